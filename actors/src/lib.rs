@@ -1,0 +1,1 @@
+//! When things happen: supervisors and their children; actix lives here.

@@ -1,0 +1,1 @@
+//! Reads a source and ships slices.

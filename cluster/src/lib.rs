@@ -1,0 +1,1 @@
+//! Control state that must agree: commands, pure apply, plans; openraft in raft/ only.

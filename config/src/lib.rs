@@ -1,0 +1,1 @@
+//! Raw settings file to validated Settings.

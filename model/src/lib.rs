@@ -1,0 +1,1 @@
+//! The vocabulary of Headwater with its laws: optimes, ids, epochs, limits.

@@ -1,0 +1,1 @@
+//! Plans and executes restores and exports.

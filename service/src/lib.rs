@@ -1,0 +1,1 @@
+//! The Backup HTTP Service: ingest, admin API, metrics.

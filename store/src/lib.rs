@@ -1,0 +1,1 @@
+//! Bytes at rest: blockstore, oplog store, sync store, manifests and their backends.

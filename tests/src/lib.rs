@@ -1,0 +1,1 @@
+//! The bed for end-to-end tests.
