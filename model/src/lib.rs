@@ -1,1 +1,14 @@
-//! The vocabulary of Headwater with its laws: optimes, ids, epochs, limits.
+//! The vocabulary of Headwater with its laws: positions in an oplog, names and ids, epochs, limits.
+//!
+//! Everything here is plain data: no clock, no file system, no runtime. `docs/GLOSSARY.md` explains the words.
+
+pub mod ids;
+pub mod limits;
+pub mod namespace;
+pub mod optime;
+pub mod phase;
+
+pub use ids::{BlockId, CollectionUuid, DeploymentName, Epoch, Incarnation, InvalidName, ReplicaSetId, SnapshotId};
+pub use namespace::Namespace;
+pub use optime::{InvalidTs, Optime, Ts};
+pub use phase::Phase;

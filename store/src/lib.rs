@@ -1,1 +1,4 @@
-//! Bytes at rest: blockstore, oplog store, sync store, manifests and their backends.
+//! Bytes at rest: blockstore, oplog store, sync store, image manifests and their backends.
+
+pub mod blocks;
+pub mod objects;

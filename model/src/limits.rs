@@ -1,0 +1,67 @@
+//! Every limit in one place, with the inequalities that make them safe.
+//!
+//! Bytes unless the name says otherwise. A limit that an operator may change is a default here and a field of
+//! `config`'s Settings.
+
+/// One mebibyte.
+pub const MIB: usize = 1 << 20;
+
+/// The longest name of a deployment, a replica set or a snapshot.
+pub const NAME_MAX_BYTES: usize = 64;
+
+/// The largest user document a MongoDB server takes.
+pub const DOCUMENT_MAX_BYTES: usize = 16 * MIB;
+/// The largest BSON we accept anywhere: an oplog entry is an envelope around a document, and replay of old diffs on
+/// newer states may grow documents past the user limit for a moment (`reference/oplog.md` §1.1, §4.2).
+pub const BSON_MAX_BYTES: usize = 48 * MIB;
+/// How deep BSON may nest. The server allows 200 in storage; an oplog entry wraps a document a few levels deeper.
+pub const BSON_MAX_DEPTH: usize = 256;
+
+/// A sync slice closes once it holds this much BSON…
+pub const SYNC_SLICE_TARGET_BYTES: usize = 10 * MIB;
+/// …and never holds more than this, unless a single document is larger.
+pub const SYNC_SLICE_MAX_BYTES: usize = 15 * MIB;
+/// An oplog slice closes at this much BSON…
+pub const OPLOG_SLICE_TARGET_BYTES: usize = 4 * MIB;
+/// …or at this age, in milliseconds.
+pub const OPLOG_SLICE_MAX_AGE_MS: u64 = 200;
+/// The largest frame the service reads from a request: header and compressed payload.
+pub const FRAME_MAX_BYTES: usize = 64 * MIB;
+/// The most BSON one frame may unpack to; stops a compressed bomb.
+pub const FRAME_MAX_RAW_BYTES: usize = 56 * MIB;
+/// The most bytes of a frame's header.
+pub const FRAME_HEADER_MAX_BYTES: usize = MIB;
+
+/// A leaf block is cut about here.
+pub const LEAF_TARGET_BYTES: usize = 64 << 10;
+/// A leaf is not cut before this.
+pub const LEAF_MIN_BYTES: usize = LEAF_TARGET_BYTES / 4;
+/// A leaf is always cut here, unless one record is larger.
+pub const LEAF_MAX_BYTES: usize = LEAF_TARGET_BYTES * 4;
+/// The most raw bytes of one block: the largest record and some room.
+pub const BLOCK_MAX_BYTES: usize = BSON_MAX_BYTES + MIB;
+/// How many levels a tree may have: with 2 children at the least, beyond any data set.
+pub const TREE_MAX_LEVELS: usize = 48;
+/// A pack is closed once it holds this much.
+pub const PACK_TARGET_BYTES: usize = 16 * MIB;
+
+/// Changes held in memory before they are spilled into a layer.
+pub const MEMTABLE_BUDGET_BYTES: usize = 96 * MIB;
+/// Blocks kept in memory by a block cache.
+pub const BLOCK_CACHE_BYTES: usize = 64 * MIB;
+/// The most layers in a stack before it must be folded.
+pub const STACK_MAX_LAYERS: usize = 8;
+/// The most slices or layers merged at once; each holds one block or one slice in memory.
+pub const MERGE_FAN_IN: usize = 24;
+
+/// Mail waiting for one actor before senders wait.
+pub const MAILBOX_CAPACITY: usize = 64;
+/// Requests for missing documents handed to an agent at once.
+pub const FETCH_BATCH: usize = 1000;
+
+const _: () = assert!(SYNC_SLICE_TARGET_BYTES < SYNC_SLICE_MAX_BYTES && SYNC_SLICE_MAX_BYTES < DOCUMENT_MAX_BYTES);
+const _: () = assert!(DOCUMENT_MAX_BYTES < BSON_MAX_BYTES, "replay may exceed the user limit");
+const _: () = assert!(BSON_MAX_BYTES < FRAME_MAX_RAW_BYTES, "the largest entry must fit a frame");
+const _: () = assert!(FRAME_MAX_RAW_BYTES < FRAME_MAX_BYTES, "what does not compress must fit too");
+const _: () = assert!(LEAF_MIN_BYTES < LEAF_TARGET_BYTES && LEAF_TARGET_BYTES < LEAF_MAX_BYTES);
+const _: () = assert!(LEAF_MAX_BYTES < BLOCK_MAX_BYTES && BSON_MAX_BYTES < BLOCK_MAX_BYTES);

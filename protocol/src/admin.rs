@@ -1,0 +1,317 @@
+//! The user's API. JSON both ways; every request carries `Authorization: Bearer KEY`; an answer other than 2xx is a
+//! [`crate::agent::Refusal`].
+//!
+//! | request | body → reply |
+//! |---|---|
+//! | `GET /api/v1/deployments` | → `[DeploymentView]` |
+//! | `POST /api/v1/deployments` | [`AddDeployment`] → [`DeploymentView`] |
+//! | `GET /api/v1/deployments/{name}` | → [`DeploymentView`] |
+//! | `DELETE /api/v1/deployments/{name}` | → `{}`: removes it with every snapshot |
+//! | `POST /api/v1/deployments/{name}/stop`, `/restart`, `/resync` | → [`DeploymentView`] |
+//! | `GET /api/v1/deployments/{name}/timeline` | → [`Timeline`] |
+//! | `GET /api/v1/deployments/{name}/snapshots` | → `[SnapshotView]` |
+//! | `POST /api/v1/deployments/{name}/snapshots` | → [`SnapshotView`], `complete: false` at first |
+//! | `GET`, `DELETE /api/v1/deployments/{name}/snapshots/{id}` | → [`SnapshotView`], `{}` |
+//! | `POST /api/v1/deployments/{name}/restores/plan` | [`RestoreRequest`] → [`RestorePlanView`] |
+//! | `POST /api/v1/deployments/{name}/restores` | [`RestoreRequest`] → [`RestoreView`] |
+//! | `GET /api/v1/restores` , `/api/v1/restores/{id}` | → `[RestoreView]`, [`RestoreView`] |
+//! | `GET /api/v1/restores/{id}/archive` | → the archive stream, for a restore `to: archive` |
+//! | `GET /api/v1/status` | → [`Status`] |
+//! | `GET /metrics`, `GET /livez`, `GET /readyz` | → text, no key needed |
+
+pub use headwater_model::Phase;
+use headwater_model::{DeploymentName, Incarnation, ReplicaSetId, SnapshotId, Ts};
+use serde::{Deserialize, Serialize};
+
+/// A position for people and scripts: `{t, i}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// Seconds since 1970.
+    pub t: u32,
+    /// Ordinal within the second.
+    pub i: u32,
+}
+
+impl From<Ts> for Position {
+    fn from(ts: Ts) -> Self {
+        Position { t: ts.seconds(), i: ts.ordinal() }
+    }
+}
+
+impl From<Position> for Ts {
+    fn from(p: Position) -> Self {
+        Ts::new(p.t, p.i)
+    }
+}
+
+/// A deployment to protect.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AddDeployment {
+    /// Its name.
+    pub name: DeploymentName,
+    /// Connection string of the source.
+    pub uri: String,
+    /// Seconds between scheduled snapshots; `None` for the default of 6 hours.
+    #[serde(default)]
+    pub snapshot_interval_seconds: Option<u64>,
+}
+
+/// Whether a deployment is streamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeploymentState {
+    /// Streamed, applied, snapshotted.
+    Active,
+    /// Snapshots are kept, nothing new is taken.
+    Stopped,
+}
+
+/// A protected deployment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeploymentView {
+    /// Its name.
+    pub name: DeploymentName,
+    /// The source, without credentials.
+    pub uri: String,
+    /// Whether it is streamed.
+    pub state: DeploymentState,
+    /// Seconds between scheduled snapshots.
+    pub snapshot_interval_seconds: u64,
+    /// Its replica sets.
+    pub replica_sets: Vec<ReplicaSetStatus>,
+}
+
+/// Everything about one replica set's backup that a user may want to see at a glance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplicaSetStatus {
+    /// `deployment/set`.
+    pub name: ReplicaSetId,
+    /// Which history.
+    pub incarnation: Incarnation,
+    /// How far its backup is.
+    pub phase: Phase,
+    /// The last oplog entry durably stored.
+    pub tip: Option<Position>,
+    /// The last oplog entry in the head.
+    pub applied: Option<Position>,
+    /// Seconds from the newest entry known at the source to the tip.
+    pub lag_seconds: Option<u64>,
+    /// What can be restored: any entry from `from` to `to`.
+    pub restorable: Option<Range>,
+    /// The newest complete snapshot.
+    pub last_snapshot: Option<SnapshotView>,
+    /// How far the scan is, while transferring.
+    pub scan: Option<crate::agent::ScanProgress>,
+    /// Why the backup cannot go on, with the cure; `None` when all is well.
+    pub problem: Option<String>,
+    /// The agent that streams it, and seconds since it was heard of.
+    pub agent: Option<AgentView>,
+}
+
+/// Who streams.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentView {
+    /// Its id.
+    pub id: String,
+    /// Where it runs.
+    pub host: String,
+    /// Its version.
+    pub version: String,
+    /// Seconds since it was last heard of.
+    pub seen_seconds_ago: u64,
+}
+
+/// From and to, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// First instant.
+    pub from: Position,
+    /// Last instant.
+    pub to: Position,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SnapshotView {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Of what.
+    pub replica_set: ReplicaSetId,
+    /// In which history.
+    pub incarnation: Incarnation,
+    /// The instant it shows; unknown until complete.
+    pub at: Option<Position>,
+    /// When it was completed (or asked for), RFC 3339.
+    pub created: String,
+    /// Whether it can be restored.
+    pub complete: bool,
+    /// Bytes of BSON it holds.
+    pub logical_bytes: u64,
+    /// Bytes newly stored for it.
+    pub stored_bytes: u64,
+    /// Documents it holds.
+    pub documents: u64,
+    /// Collections it holds.
+    pub collections: u64,
+    /// Why it was taken: `schedule`, `demand` or `sync`.
+    pub reason: String,
+}
+
+/// What can be restored of a deployment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Timeline {
+    /// Ranges in which every oplog entry can be restored, with the history they belong to.
+    pub ranges: Vec<TimelineRange>,
+    /// Snapshots, oldest first.
+    pub snapshots: Vec<SnapshotView>,
+}
+
+/// One proven range.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TimelineRange {
+    /// Of what.
+    pub replica_set: ReplicaSetId,
+    /// In which history.
+    pub incarnation: Incarnation,
+    /// First and last instant.
+    pub range: Range,
+}
+
+/// The instant to restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum At {
+    /// The newest restorable instant.
+    Latest,
+    /// A snapshot.
+    Snapshot(SnapshotId),
+    /// Everything up to and including this entry.
+    Position(Position),
+    /// The last entry at or before the end of this second, by the source's clock, in milliseconds since 1970.
+    WallClock(i64),
+}
+
+/// Where to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Destination {
+    /// A running MongoDB; the daemon writes to it.
+    Uri(String),
+    /// An archive stream that the asker reads at `GET /api/v1/restores/{id}/archive`.
+    Archive,
+}
+
+/// A restore wanted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RestoreRequest {
+    /// Which instant.
+    pub at: At,
+    /// Where to.
+    pub to: Destination,
+    /// Which replica set of the deployment; may be left out when there is one.
+    #[serde(default)]
+    pub replica_set: Option<String>,
+    /// Patterns `db.coll`, `db.*`, `*`; empty for everything.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// Pairs of patterns; a `*` stands for the same text on both sides.
+    #[serde(default)]
+    pub rename: Vec<Rename>,
+    /// Whether users and roles are restored.
+    #[serde(default)]
+    pub with_users: bool,
+    /// Whether collections that exist at the target are dropped first; without it they make the restore refuse.
+    #[serde(default)]
+    pub drop: bool,
+}
+
+/// `from` becomes `to`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rename {
+    /// Name or pattern in the backup.
+    pub from: String,
+    /// Name or pattern at the target.
+    pub to: String,
+}
+
+/// What a restore will do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RestorePlanView {
+    /// Of what.
+    pub replica_set: ReplicaSetId,
+    /// In which history.
+    pub incarnation: Incarnation,
+    /// The exact instant.
+    pub at: Position,
+    /// The snapshot or waypoint it starts from.
+    pub base: String,
+    /// The instant of that image.
+    pub base_at: Position,
+    /// Oplog slices applied on top.
+    pub oplog_slices: u64,
+    /// Their bytes at rest.
+    pub oplog_bytes: u64,
+    /// Namespaces, as they will be called at the target, with the documents and bytes of the base image.
+    pub namespaces: Vec<PlannedNamespace>,
+    /// Where to, without credentials.
+    pub to: String,
+}
+
+/// One collection of a plan.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlannedNamespace {
+    /// In the backup.
+    pub from: String,
+    /// At the target.
+    pub to: String,
+    /// Documents in the base image.
+    pub documents: u64,
+    /// Bytes of BSON in the base image.
+    pub bytes: u64,
+}
+
+/// The life of a restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestoreState {
+    /// Waiting or running.
+    Running,
+    /// Everything is at the target and was verified there.
+    Finished,
+    /// It ended without success; `error` says why.
+    Failed,
+}
+
+/// A restore that was asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RestoreView {
+    /// Its number.
+    pub id: u64,
+    /// What it does.
+    pub plan: RestorePlanView,
+    /// How it stands.
+    pub state: RestoreState,
+    /// Documents written.
+    pub documents_done: u64,
+    /// Bytes of BSON written.
+    pub bytes_done: u64,
+    /// Bytes of BSON expected; an estimate when oplog is applied on top of the base.
+    pub bytes_total: u64,
+    /// What it is at: `preparing`, `documents`, `indexes`, `verifying`.
+    pub step: String,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// When it was asked for, RFC 3339.
+    pub created: String,
+}
+
+/// The whole service at a glance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// This node's version.
+    pub version: String,
+    /// Every replica set.
+    pub replica_sets: Vec<ReplicaSetStatus>,
+    /// What a user must know.
+    pub alerts: Vec<String>,
+}
