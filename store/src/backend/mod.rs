@@ -1,0 +1,3 @@
+//! The backing stores we have. Each passes [`crate::conformance`].
+
+pub mod memory;
