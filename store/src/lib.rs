@@ -10,11 +10,11 @@
 
 pub mod backend;
 pub mod blocks;
-////pub mod conformance;
-////pub mod images;
+pub mod conformance;
+pub mod images;
 pub mod note;
 pub mod objects;
-////pub mod oplog_store;
+pub mod oplog_store;
 pub mod pack;
-////pub mod repository;
-////pub mod sync_store;
+pub mod repository;
+pub mod sync_store;

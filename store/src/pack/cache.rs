@@ -60,7 +60,8 @@ impl BlockCache {
     }
 
     /// Bytes held, overhead included.
-    pub fn bytes(&self) -> usize {
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
         self.bytes
     }
 }

@@ -72,6 +72,8 @@ pub struct PackStats {
     pub written_bytes: u64,
     /// Blocks put but not durable yet.
     pub pending_blocks: u64,
+    /// Memory the index takes, in bytes.
+    pub index_memory: u64,
 }
 
 struct Inner {

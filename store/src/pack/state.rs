@@ -181,6 +181,7 @@ impl State {
             damaged_packs: self.damaged.len() as u64,
             blocks: self.table.len() as u64,
             pending_blocks: self.pending.len() as u64,
+            index_memory: self.table.memory() as u64,
             ..self.figures
         }
     }

@@ -47,11 +47,6 @@ impl Table {
         self.len
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     fn row(&self, number: u32) -> &Row {
         &self.chunks[number as usize / CHUNK][number as usize % CHUNK]
     }
