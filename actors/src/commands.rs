@@ -1,7 +1,6 @@
 //! Submitting commands to the control state, with refusals in the words of the API.
 
-use headwater_cluster::command::{Command, Response};
-use headwater_cluster::control::Control;
+use headwater_cluster::{Command, Control, Response};
 use headwater_protocol::agent::{Refusal, RefusalKind};
 
 use crate::worker::Fault;
@@ -23,12 +22,12 @@ pub async fn submit_as_child(control: &Control, command: Command) -> Result<Resp
     })
 }
 
-fn kind_of(kind: headwater_cluster::command::RefusedKind) -> RefusalKind {
-    use headwater_cluster::command::RefusedKind as R;
+fn kind_of(kind: headwater_cluster::RefusalKind) -> RefusalKind {
+    use headwater_cluster::RefusalKind as R;
     match kind {
         R::NotFound => RefusalKind::NotFound,
-        R::Conflict => RefusalKind::Conflict,
+        R::Conflict | R::OutOfOrder | R::NotReady => RefusalKind::Conflict,
         R::Stale => RefusalKind::Stale,
-        R::Invalid => RefusalKind::Invalid,
+        R::Limit => RefusalKind::Invalid,
     }
 }

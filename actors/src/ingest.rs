@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_cluster::command::Command;
-use headwater_cluster::state::ReplicaSet;
-use headwater_host::blocking;
+use headwater_cluster::Command;
+use headwater_cluster::ReplicaSet;
 use headwater_model::{Incarnation, Optime, Phase};
 use headwater_protocol::agent::{
     Accepted, OpenReply, OplogAck, PollReply, PollRequest, Refusal, RefusalKind, StreamFault, SyncBeginHeader,
@@ -60,15 +59,7 @@ impl Set {
         }
         stores.oplog.begin(header.tail_after).await.map_err(refusal)?;
         stores.sync.begin(frame).await.map_err(slice_refusal)?;
-        submit(
-            &self.ground.control,
-            Command::SyncBegun {
-                set: self.id.clone(),
-                incarnation: header.incarnation,
-                source_version: header.server_version,
-            },
-        )
-        .await?;
+        self.advance(&record, Phase::Transferring).await?;
         Ok(Accepted {})
     }
 
@@ -93,11 +84,9 @@ impl Set {
         }
         let stop = end.stop;
         stores.sync.end(end).await.map_err(slice_refusal)?;
-        submit(
-            &self.ground.control,
-            Command::SyncEnded { set: self.id.clone(), incarnation: record.incarnation, stop },
-        )
-        .await?;
+        let command = Command::SetSyncStop { set: self.id.clone(), incarnation: record.incarnation, stop };
+        submit(&self.ground.control, command).await?;
+        self.advance(&record, Phase::Building).await?;
         self.head_waker.wake();
         Ok(Accepted {})
     }
@@ -148,7 +137,7 @@ impl Set {
             && request.incarnation == record.incarnation
         {
             tracing::warn!(set = %self.id, %detail, "the source's history no longer joins ours: a new incarnation begins");
-            self.start_incarnation(record.incarnation, detail).await?;
+            self.start_incarnation(record.incarnation).await?;
         }
         let reopen = !active || request.incarnation != self.record()?.1.incarnation;
         self.board.heard(AgentWord {
@@ -162,8 +151,18 @@ impl Set {
     }
 
     /// Begins a new history; the snapshots of the old one stay.
-    pub async fn start_incarnation(&self, expected: Incarnation, why: &str) -> Result<(), Refusal> {
-        let command = Command::StartIncarnation { set: self.id.clone(), expected, why: why.to_owned() };
+    pub async fn start_incarnation(&self, expected: Incarnation) -> Result<(), Refusal> {
+        let command = Command::StartIncarnation { set: self.id.clone(), expected };
+        submit(&self.ground.control, command).await.map(|_| ())
+    }
+
+    async fn advance(&self, record: &ReplicaSet, phase: Phase) -> Result<(), Refusal> {
+        let command = Command::SetPhase {
+            set: self.id.clone(),
+            incarnation: record.incarnation,
+            epoch: record.epoch,
+            phase,
+        };
         submit(&self.ground.control, command).await.map(|_| ())
     }
 
@@ -191,8 +190,7 @@ impl Set {
 
     /// Opens a frame and walks every document in it, off the async threads: hostile bytes end here.
     async fn opened(&self, kind: FrameKind, bytes: Bytes) -> Result<Frame, Refusal> {
-        let host = self.ground.host.clone();
-        blocking::run(&*host.blocking, move || {
+        let walked = move || {
             let frame = Frame::open(kind, bytes).map_err(invalid)?;
             let payload = frame.payload().map_err(invalid)?;
             for document in documents(&payload) {
@@ -200,8 +198,8 @@ impl Set {
                 headwater_oplog::validate::document(document).map_err(invalid)?;
             }
             Ok(frame)
-        })
-        .await
+        };
+        self.ground.host.blocking(walked).await
     }
 
     /// The optime from which a stalled or new head must go on, for status.

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use headwater_cluster::control::Control;
-use headwater_cluster::state::{ReplicaSet, State};
+use headwater_cluster::{Control, NodeId, ReplicaSet, State};
 use headwater_host::Host;
 use headwater_model::{Incarnation, ReplicaSetId, limits};
 use headwater_protocol::agent::{Refusal, RefusalKind};
@@ -46,6 +45,8 @@ pub struct Ground {
     pub control: Control,
     /// The backing store.
     pub objects: Arc<dyn Objects>,
+    /// Which node this is.
+    pub node: NodeId,
     /// Settings.
     pub tuning: Tuning,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use headwater_cluster::state::ImageRef;
+use headwater_cluster::ImageRef;
 use headwater_model::Ts;
 use tokio::sync::oneshot;
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_cluster::state::State;
+use headwater_cluster::State;
 use headwater_model::{Incarnation, Phase, ReplicaSetId};
 use tokio::time::Instant;
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use headwater_cluster::state::ImageRef;
-use headwater_head::fold::{FoldDone, FoldJob};
-use headwater_head::{Head, Image, SpillDone};
-use headwater_host::spawn::Task;
+use headwater_cluster::ImageRef;
+use futures::FutureExt;
+use headwater_head::fold::{FoldDone, FoldJob, Missing};
+use headwater_head::{Head, HeadFault, Image, SpillDone};
+use headwater_host::{Task, TaskEnded};
 use headwater_model::{Incarnation, Optime};
 use headwater_store::blocks::Blocks;
 
@@ -13,8 +14,8 @@ use crate::set::Set;
 use crate::worker::Fault;
 
 /// Turns the head's troubles into faults: damage and unknown entries need the user, the rest may pass.
-pub fn fault(e: headwater_head::HeadFault) -> Fault {
-    use headwater_head::HeadFault as H;
+pub fn fault(e: HeadFault) -> Fault {
+    use HeadFault as H;
     match e {
         H::Store(e) => e.into(),
         H::Entry { .. } | H::Damaged { .. } => Fault::Blocked(e.to_string()),
@@ -27,16 +28,36 @@ pub struct HeadStore {
     incarnation: Incarnation,
     /// The head. Whoever applies checks `memtable_bytes` by calling [`HeadStore::tend`].
     pub head: Head,
-    spill: Option<Task<Result<SpillDone, headwater_head::HeadFault>>>,
-    fold: Option<Task<Result<FoldDone, headwater_head::HeadFault>>>,
+    spill: Option<Running<SpillDone>>,
+    fold: Option<Running<FoldDone>>,
+    missing: Vec<Missing>,
     written_at_last_image: u64,
+}
+
+type Running<T> = Task<Result<T, HeadFault>>;
+
+/// The result of background work that has ended; `None` while it runs.
+fn ended<T>(task: &mut Option<Running<T>>) -> Option<Result<T, Fault>> {
+    let result = task.as_mut()?.now_or_never()?;
+    *task = None;
+    Some(settled(result))
+}
+
+async fn awaited<T>(task: &mut Option<Running<T>>) -> Option<Result<T, Fault>> {
+    let result = task.as_mut()?.await;
+    *task = None;
+    Some(settled(result))
+}
+
+fn settled<T>(result: Result<Result<T, HeadFault>, TaskEnded>) -> Result<T, Fault> {
+    result.map_err(|e| Fault::Retry(e.to_string()))?.map_err(fault)
 }
 
 impl HeadStore {
     /// Takes a head under care.
     pub fn new(set: Arc<Set>, incarnation: Incarnation, head: Head) -> Self {
         let written_at_last_image = set.repository.blocks().stats().stored_bytes_written;
-        HeadStore { set, incarnation, head, spill: None, fold: None, written_at_last_image }
+        HeadStore { set, incarnation, head, spill: None, fold: None, missing: Vec::new(), written_at_last_image }
     }
 
     /// Opens the head of an image.
@@ -52,18 +73,23 @@ impl HeadStore {
     /// A memtable far over its budget waits for the running spill: that is the back-pressure on the applying.
     pub async fn tend(&mut self) -> Result<(), Fault> {
         let budget = self.set.ground.tuning.memtable_bytes;
-        if self.spill.as_ref().is_some_and(|t| t.is_finished()) || self.head.memtable_bytes() > 2 * budget {
-            self.collect_spill().await?;
+        let spilled = if self.head.memtable_bytes() > 2 * budget {
+            awaited(&mut self.spill).await
+        } else {
+            ended(&mut self.spill)
+        };
+        if let Some(done) = spilled {
+            self.head.finish_spill(done?);
         }
-        if self.fold.as_ref().is_some_and(|t| t.is_finished()) {
-            self.collect_fold().await?;
+        if let Some(done) = ended(&mut self.fold) {
+            self.finish_fold(done?);
         }
         if self.spill.is_none()
             && self.head.memtable_bytes() > budget
             && let Some(job) = self.head.begin_spill()
         {
             let blocks = blocks(&self.set);
-            self.spill = Some(self.set.ground.host.task(async move { job.run(blocks).await }));
+            self.spill = Some(self.set.ground.host.spawn(async move { job.run(blocks).await }));
         }
         if self.fold.is_none()
             && self.spill.is_none()
@@ -74,62 +100,47 @@ impl HeadStore {
         Ok(())
     }
 
-    fn start_fold(&self, job: FoldJob) -> Task<Result<FoldDone, headwater_head::HeadFault>> {
+    fn start_fold(&self, job: FoldJob) -> Running<FoldDone> {
         let blocks = blocks(&self.set);
-        self.set.ground.host.task(async move { job.run(blocks).await })
+        self.set.ground.host.spawn(async move { job.run(blocks).await })
     }
 
-    async fn collect_spill(&mut self) -> Result<(), Fault> {
-        if let Some(task) = self.spill.take() {
-            let done = task.await.map_err(|e| Fault::Retry(e.to_string()))?.map_err(fault)?;
-            self.head.finish_spill(done);
+    fn finish_fold(&mut self, done: FoldDone) {
+        self.missing.extend(done.missing.iter().cloned());
+        self.head.finish_fold(done);
+    }
+
+    /// Waits for what runs beside the applying.
+    async fn quiesce(&mut self) -> Result<(), Fault> {
+        if let Some(done) = awaited(&mut self.spill).await {
+            self.head.finish_spill(done?);
+        }
+        if let Some(done) = awaited(&mut self.fold).await {
+            self.finish_fold(done?);
         }
         Ok(())
     }
 
-    async fn collect_fold(&mut self) -> Result<(), Fault> {
-        if let Some(task) = self.fold.take() {
-            let done = task.await.map_err(|e| Fault::Retry(e.to_string()))?.map_err(fault)?;
-            self.note_missing(&done);
-            self.head.finish_fold(done);
-        }
-        Ok(())
-    }
-
-    /// In routine operation a change to a document that does not exist means that something went wrong before.
-    fn note_missing(&self, done: &FoldDone) {
-        if !done.missing.is_empty() {
-            let text = format!("{} changes met no document; resync this replica set", done.missing.len());
-            tracing::error!(set = %self.set.id, "{text}");
-            self.set.board.set_trouble("fold", Some(text));
-        }
+    /// The documents that folds found changed but never seen, since this was last asked.
+    pub fn take_missing(&mut self) -> Vec<Missing> {
+        std::mem::take(&mut self.missing)
     }
 
     /// Folds every collection to one layer and gives the documents that were changed but never seen.
-    pub async fn fold_all(&mut self) -> Result<Vec<headwater_head::fold::Missing>, Fault> {
-        self.collect_spill().await?;
-        if let Some(task) = self.fold.take() {
-            let done = task.await.map_err(|e| Fault::Retry(e.to_string()))?.map_err(fault)?;
-            let missing = done.missing.clone();
-            self.head.finish_fold(done);
-            if !missing.is_empty() {
-                return Ok(missing);
-            }
-        }
+    pub async fn fold_all(&mut self) -> Result<Vec<Missing>, Fault> {
+        self.quiesce().await?;
         self.head.spill(blocks(&self.set)).await.map_err(fault)?;
-        let mut missing = Vec::new();
         for job in self.head.force_folds() {
-            let done = self.start_fold(job).await.map_err(|e| Fault::Retry(e.to_string()))?.map_err(fault)?;
-            missing.extend(done.missing.iter().cloned());
-            self.head.finish_fold(done);
+            self.fold = Some(self.start_fold(job));
+            self.quiesce().await?;
         }
-        Ok(missing)
+        Ok(self.take_missing())
     }
 
     /// Cuts an image of the head as it is: blocks durable, then the manifest. It does not exist for anyone until a
     /// command makes it known; reversed, a crash could leave a known image with blocks missing.
     pub async fn image(&mut self, consistent_from: Option<Optime>) -> Result<(ImageRef, u64), Fault> {
-        self.collect_spill().await?;
+        self.quiesce().await?;
         let epoch = self.set.record().map_err(|r| Fault::Retry(r.message))?.1.epoch;
         let image = self.head.image(blocks(&self.set), consistent_from).await.map_err(fault)?;
         let name = format!("{:016x}-{:016x}", image.applied.ts.0, epoch.0);

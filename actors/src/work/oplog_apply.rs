@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use headwater_cluster::command::Command;
+use headwater_cluster::Command;
 use headwater_head::HeadFault;
-use headwater_model::{Incarnation, Optime};
+use headwater_model::Optime;
 use headwater_protocol::slices::documents;
 use headwater_store::oplog_store::{OplogReader, OplogSlice};
 
 use crate::commands::submit_as_child;
-use crate::set::{Set, Stores};
+use crate::set::Set;
 use crate::work::head_store::{HeadStore, fault};
 use crate::worker::{Fault, Pace, Work};
 
@@ -20,8 +20,6 @@ const SLICES_A_STEP: usize = 8;
 /// See the module.
 pub struct OplogApplyWork {
     set: Arc<Set>,
-    incarnation: Incarnation,
-    stores: Stores,
     head: HeadStore,
     reader: OplogReader,
     waypoint_at: Optime,
@@ -39,8 +37,7 @@ impl OplogApplyWork {
         set.board.set_applied(applied);
         let reader = stores.oplog.read(applied);
         let waypoint_ms = set.ground.host.clock.now_ms();
-        let incarnation = record.incarnation;
-        Ok(OplogApplyWork { set, incarnation, stores, head, reader, waypoint_at: applied, waypoint_ms })
+        Ok(OplogApplyWork { set, head, reader, waypoint_at: applied, waypoint_ms })
     }
 
     async fn publish_waypoint(&mut self) -> Result<(), Fault> {
@@ -51,6 +48,16 @@ impl OplogApplyWork {
         self.waypoint_at = self.head.head.applied();
         self.waypoint_ms = self.set.ground.host.clock.now_ms();
         Ok(())
+    }
+
+    /// In routine operation a change that meets no document means that something went wrong before.
+    fn note_missing(&mut self) {
+        let missing = self.head.take_missing();
+        if !missing.is_empty() {
+            let text = format!("{} changes met no document; resync this deployment", missing.len());
+            tracing::error!(set = %self.set.id, "{text}");
+            self.set.board.set_trouble("fold", Some(text));
+        }
     }
 
     fn waypoint_due(&self) -> bool {
@@ -90,6 +97,7 @@ impl Work for OplogApplyWork {
         let applied = self.head.head.applied();
         self.set.board.set_applied(applied);
         self.head.tend().await?;
+        self.note_missing();
         for cut in self.set.cuts.ready(applied.ts) {
             let (_, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
             let image = self.head.image(record.consistent_from).await?;
@@ -99,7 +107,6 @@ impl Work for OplogApplyWork {
         if self.waypoint_due() {
             self.publish_waypoint().await?;
         }
-        debug_assert_eq!(self.stores.incarnation, self.incarnation);
         Ok(pace)
     }
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_cluster::command::Command;
-use headwater_cluster::state::ReplicaSet;
+use headwater_cluster::Command;
+use headwater_cluster::ReplicaSet;
 use headwater_head::build::{Builder, SlicePayload, SliceSource};
 use headwater_head::fold::Missing;
 use headwater_head::{Begin, Head};
@@ -68,27 +68,21 @@ impl SyncWork {
             head.adopt(built).map_err(fault)?;
         }
         self.head = Some(HeadStore::new(self.set.clone(), self.incarnation, head));
-        self.publish(record, Phase::ApplyingOplog, None).await
+        self.publish(record, Phase::ApplyingOplog).await
     }
 
-    /// Publishes the head as a waypoint and moves on to `phase`, in one command.
-    async fn publish(&mut self, record: &ReplicaSet, phase: Phase, consistent: Option<Optime>) -> Result<(), Fault> {
-        let head = self.head.as_mut().ok_or_else(|| Fault::Retry("no head".into()))?;
-        let (image, _) = head.image(consistent).await?;
-        let command = Command::Advance {
-            set: self.set.id.clone(),
-            incarnation: self.incarnation,
-            epoch: record.epoch,
-            phase,
-            waypoint: Some(image),
-            consistent_from: consistent,
-        };
-        submit_as_child(&self.set.ground.control, command).await.map(|_| ())
+    /// Publishes the head as a waypoint, then moves on: reversed, a crash in between would leave a phase without a head.
+    async fn publish(&mut self, record: &ReplicaSet, phase: Phase) -> Result<(), Fault> {
+        let head = self.head.as_mut().ok_or_else(no_head)?;
+        let (image, _) = head.image(record.consistent_from).await?;
+        let command = Command::PublishWaypoint { set: self.set.id.clone(), epoch: record.epoch, image };
+        submit_as_child(&self.set.ground.control, command).await?;
+        self.advance(record, phase).await
     }
 
     /// Applies what is stored up to `until`; whether it got there.
     async fn apply_until(&mut self, until: Optime) -> Result<bool, Fault> {
-        let head = self.head.as_mut().ok_or_else(|| Fault::Retry("no head".into()))?;
+        let head = self.head.as_mut().ok_or_else(no_head)?;
         let mut reader = self.stores.oplog.read(head.head.applied());
         while head.head.applied() < until {
             let Some(slice) = reader.next().await? else {
@@ -107,7 +101,7 @@ impl SyncWork {
         if !self.apply_until(stop).await? {
             return Ok(Pace::Idle);
         }
-        let head = self.head.as_mut().ok_or_else(|| Fault::Retry("no head".into()))?;
+        let head = self.head.as_mut().ok_or_else(no_head)?;
         let missing = head.fold_all().await?;
         self.ask_for(missing);
         self.advance(record, Phase::FetchingMissing).await?;
@@ -134,13 +128,11 @@ impl SyncWork {
     }
 
     async fn advance(&self, record: &ReplicaSet, phase: Phase) -> Result<(), Fault> {
-        let command = Command::Advance {
+        let command = Command::SetPhase {
             set: self.set.id.clone(),
             incarnation: self.incarnation,
             epoch: record.epoch,
             phase,
-            waypoint: None,
-            consistent_from: None,
         };
         submit_as_child(&self.set.ground.control, command).await.map(|_| ())
     }
@@ -151,7 +143,7 @@ impl SyncWork {
             // After a restart the head is that of the waypoint before the oplog was applied: do that again.
             return self.apply_oplog_again(record).await;
         };
-        let head = self.head.as_mut().ok_or_else(|| Fault::Retry("no head".into()))?;
+        let head = self.head.as_mut().ok_or_else(no_head)?;
         if !asked.pass {
             let Some(answers) = self.set.board.take_answers(&asked.requests) else {
                 return Ok(Pace::Idle);
@@ -177,7 +169,7 @@ impl SyncWork {
         if !self.apply_until(stop).await? {
             return Ok(Pace::Idle);
         }
-        let head = self.head.as_mut().ok_or_else(|| Fault::Retry("no head".into()))?;
+        let head = self.head.as_mut().ok_or_else(no_head)?;
         let missing = head.fold_all().await?;
         self.ask_for(missing);
         Ok(Pace::Again)
@@ -188,7 +180,7 @@ impl SyncWork {
         let Some(observed) = self.asked.as_ref().map(|a| a.observed) else {
             return self.fetch_missing(record).await;
         };
-        let head = self.head.as_mut().ok_or_else(|| Fault::Retry("no head".into()))?;
+        let head = self.head.as_mut().ok_or_else(no_head)?;
         let left = head.fold_all().await?;
         if !left.is_empty() {
             // A change after the fetch met no document: more was missing than was asked for.
@@ -197,24 +189,23 @@ impl SyncWork {
             return Ok(Pace::Again);
         }
         head.head.verify().await.map_err(fault)?;
-        let consistent_from = observed.max(record.sync_stop.unwrap_or(Optime::ZERO));
-        let (image, stored_bytes) = head.image(Some(consistent_from)).await?;
-        let id = crate::work::snapshot::new_id(&self.set)?;
-        let command = Command::SyncComplete {
+        let command = Command::SetConsistentFrom {
             set: self.set.id.clone(),
             incarnation: self.incarnation,
             epoch: record.epoch,
-            id,
-            image,
-            stored_bytes,
-            consistent_from,
-            now_ms: self.set.ground.host.clock.now_ms(),
+            from: observed.max(record.sync_stop.unwrap_or(Optime::ZERO)),
         };
         submit_as_child(&self.set.ground.control, command).await?;
-        // Only now, and never before: the slices are the only copy until the snapshot is known.
+        let (_, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
+        self.publish(&record, Phase::Complete).await?;
+        // Only now, and never before: until the waypoint is known the slices are the only copy.
         self.stores.sync.remove_all().await?;
         Ok(Pace::Idle)
     }
+}
+
+fn no_head() -> Fault {
+    Fault::Retry("the head is not open; it is opened from the last waypoint".into())
 }
 
 impl Work for SyncWork {
