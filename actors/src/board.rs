@@ -26,6 +26,8 @@ pub struct AgentWord {
 /// An answered fetch.
 #[derive(Clone, Debug)]
 pub struct Fetched {
+    /// Their collection.
+    pub collection: CollectionUuid,
     /// The documents found.
     pub documents: Vec<Bytes>,
     /// The head must pass this before an image is cut.
@@ -135,7 +137,7 @@ mod tests {
         let board = Board::default();
         let uuid = CollectionUuid([1; 16]);
         let (a, b) = (board.request(uuid, vec![]), board.request(uuid, vec![]));
-        let fetched = || Fetched { documents: vec![], observed: Optime::ZERO };
+        let fetched = || Fetched { collection: uuid, documents: vec![], observed: Optime::ZERO };
         board.answer(a, fetched());
         assert!(board.take_answers(&[a, b]).is_none());
         board.answer(b, fetched());

@@ -124,7 +124,7 @@ impl Set {
             .map(|d| d.map(|d| payload.slice_ref(d)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(invalid)?;
-        self.board.answer(header.request, Fetched { documents: found, observed: header.observed });
+        self.board.answer(header.request, Fetched { collection: header.collection, documents: found, observed: header.observed });
         self.head_waker.wake();
         Ok(Accepted {})
     }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use headwater_cluster::ImageRef;
 use futures::FutureExt;
-use headwater_head::fold::{FoldDone, FoldJob, Missing};
-use headwater_head::{Head, HeadFault, Image, SpillDone};
+use headwater_head::{FoldDone, FoldJob, Head, HeadError, HeadFault, Image, Missing, SpillDone};
 use headwater_host::{Task, TaskEnded};
 use headwater_model::{Incarnation, Optime};
 use headwater_store::blocks::Blocks;
@@ -13,12 +12,20 @@ use headwater_store::blocks::Blocks;
 use crate::set::Set;
 use crate::worker::Fault;
 
-/// Turns the head's troubles into faults: damage and unknown entries need the user, the rest may pass.
-pub fn fault(e: HeadFault) -> Fault {
-    use HeadFault as H;
+/// Turns the head's troubles into faults: a store's troubles may pass, damage needs the user.
+pub fn fault(e: HeadError) -> Fault {
     match e {
-        H::Store(e) => e.into(),
-        H::Entry { .. } | H::Damaged { .. } => Fault::Blocked(e.to_string()),
+        HeadError::Store(e) => e.into(),
+        HeadError::Broken => Fault::Retry(e.to_string()),
+        other => Fault::Blocked(other.to_string()),
+    }
+}
+
+/// An entry that was not applied is never passed over: the head waits for the user, or for a program that knows it.
+pub fn entry_fault(e: HeadFault) -> Fault {
+    match e {
+        HeadFault::Broken => Fault::Retry(e.to_string()),
+        other => Fault::Blocked(other.to_string()),
     }
 }
 
@@ -34,7 +41,7 @@ pub struct HeadStore {
     written_at_last_image: u64,
 }
 
-type Running<T> = Task<Result<T, HeadFault>>;
+type Running<T> = Task<Result<T, HeadError>>;
 
 /// The result of background work that has ended; `None` while it runs.
 fn ended<T>(task: &mut Option<Running<T>>) -> Option<Result<T, Fault>> {
@@ -49,7 +56,7 @@ async fn awaited<T>(task: &mut Option<Running<T>>) -> Option<Result<T, Fault>> {
     Some(settled(result))
 }
 
-fn settled<T>(result: Result<Result<T, HeadFault>, TaskEnded>) -> Result<T, Fault> {
+fn settled<T>(result: Result<Result<T, HeadError>, TaskEnded>) -> Result<T, Fault> {
     result.map_err(|e| Fault::Retry(e.to_string()))?.map_err(fault)
 }
 
@@ -106,8 +113,8 @@ impl HeadStore {
     }
 
     fn finish_fold(&mut self, done: FoldDone) {
-        self.missing.extend(done.missing.iter().cloned());
-        self.head.finish_fold(done);
+        let missing = self.head.finish_fold(done);
+        self.missing.extend(missing);
     }
 
     /// Waits for what runs beside the applying.
@@ -129,7 +136,11 @@ impl HeadStore {
     /// Folds every collection to one layer and gives the documents that were changed but never seen.
     pub async fn fold_all(&mut self) -> Result<Vec<Missing>, Fault> {
         self.quiesce().await?;
-        self.head.spill(blocks(&self.set)).await.map_err(fault)?;
+        if let Some(job) = self.head.begin_spill() {
+            let blocks = blocks(&self.set);
+            self.spill = Some(self.set.ground.host.spawn(async move { job.run(blocks).await }));
+            self.quiesce().await?;
+        }
         for job in self.head.force_folds() {
             self.fold = Some(self.start_fold(job));
             self.quiesce().await?;
@@ -142,9 +153,16 @@ impl HeadStore {
     pub async fn image(&mut self, consistent_from: Option<Optime>) -> Result<(ImageRef, u64), Fault> {
         self.quiesce().await?;
         let epoch = self.set.record().map_err(|r| Fault::Retry(r.message))?.1.epoch;
-        let image = self.head.image(blocks(&self.set), consistent_from).await.map_err(fault)?;
+        if let Some(at) = consistent_from {
+            self.head.set_consistent_from(at);
+        }
+        let job = self.head.begin_image(&self.set.id, self.incarnation).map_err(fault)?;
+        let (image, spilled) = job.run(blocks(&self.set)).await.map_err(fault)?;
+        self.head.finish_spill(spilled);
+        self.set.repository.blocks().flush().await?;
         let name = format!("{:016x}-{:016x}", image.applied.ts.0, epoch.0);
-        self.set.repository.images(self.incarnation).put(&name, &image.encode()).await?;
+        let manifest = image.encode().map_err(fault)?;
+        self.set.repository.images(self.incarnation).put(&name, &manifest).await?;
         let written = self.set.repository.blocks().stats().stored_bytes_written;
         let stored = written - std::mem::replace(&mut self.written_at_last_image, written);
         let reference = ImageRef {

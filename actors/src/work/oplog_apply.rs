@@ -4,14 +4,13 @@
 use std::sync::Arc;
 
 use headwater_cluster::Command;
-use headwater_head::HeadFault;
 use headwater_model::Optime;
 use headwater_protocol::slices::documents;
 use headwater_store::oplog_store::{OplogReader, OplogSlice};
 
 use crate::commands::submit_as_child;
 use crate::set::Set;
-use crate::work::head_store::{HeadStore, fault};
+use crate::work::head_store::{HeadStore, entry_fault};
 use crate::worker::{Fault, Pace, Work};
 
 /// Slices applied in one step at the most, so that requests for images never wait long.
@@ -66,19 +65,18 @@ impl OplogApplyWork {
     }
 }
 
-/// Applies a slice; entries at or before the head's position are passed over.
+/// Applies a slice, up to and including `until`; entries at or before the head's position are passed over.
 pub fn apply_slice(head: &mut HeadStore, slice: &OplogSlice, until: Option<Optime>) -> Result<(), Fault> {
     for entry in documents(&slice.payload) {
         let entry = entry.map_err(|e| Fault::Blocked(e.to_string()))?;
         let entry = slice.payload.slice_ref(entry);
-        let at = headwater_oplog::entry::position(&entry).map_err(|e| Fault::Blocked(e.to_string()))?;
-        if at <= head.head.applied() {
-            continue;
+        if let Some(until) = until {
+            let at = headwater_oplog::entry::position(&entry).map_err(|e| Fault::Blocked(e.to_string()))?;
+            if at > until {
+                break;
+            }
         }
-        if until.is_some_and(|until| at > until) {
-            break;
-        }
-        head.head.apply(entry).map_err(|e: HeadFault| fault(e))?;
+        head.head.apply(entry).map_err(entry_fault)?;
     }
     Ok(())
 }

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use headwater_cluster::Command;
 use headwater_cluster::ReplicaSet;
-use headwater_head::build::{Builder, SlicePayload, SliceSource};
-use headwater_head::fold::Missing;
-use headwater_head::{Begin, Head};
+use headwater_head::{Begin, Builder, Head, Missing, SlicePayload, SliceSource};
 use headwater_model::{CollectionUuid, Incarnation, Optime, Phase, limits};
 use headwater_store::objects::StoreError;
 use headwater_store::sync_store::{SliceRef, SyncStore};
@@ -60,12 +58,12 @@ impl SyncWork {
         };
         let begin_at = Begin { tail_after: begin.tail_after, begin_applying: begin.begin_applying };
         let mut head = Head::new(blocks(&self.set), &begin.server_version, begin_at).map_err(fault)?;
-        let mut builder = Builder::new(blocks(&self.set));
+        let builder = Builder::new(blocks(&self.set), blocks(&self.set));
         for meta in &metas {
             let slices = self.stores.sync.slices_of(meta.uuid).await?;
-            let source = Slices { store: self.stores.sync.clone(), slices: slices.into_iter() };
-            let built = builder.collection(meta, source).await.map_err(fault)?;
-            head.adopt(built).map_err(fault)?;
+            let mut source = Slices { store: self.stores.sync.clone(), slices: slices.into_iter() };
+            let built = builder.build(meta, &mut source).await.map_err(fault)?;
+            head.add_collection(meta, built);
         }
         self.head = Some(HeadStore::new(self.set.clone(), self.incarnation, head));
         self.publish(record, Phase::ApplyingOplog).await
@@ -150,8 +148,8 @@ impl SyncWork {
             };
             for fetched in answers {
                 asked.observed = asked.observed.max(fetched.observed);
-                for (uuid, document) in fetched.documents {
-                    head.head.put_document(uuid, document).map_err(fault)?;
+                for document in fetched.documents {
+                    head.head.put_document(fetched.collection, document).await.map_err(fault)?;
                 }
             }
             asked.pass = true;
@@ -188,7 +186,7 @@ impl SyncWork {
             self.advance(record, Phase::FetchingMissing).await?;
             return Ok(Pace::Again);
         }
-        head.head.verify().await.map_err(fault)?;
+        verify(&head.head).await?;
         let command = Command::SetConsistentFrom {
             set: self.set.id.clone(),
             incarnation: self.incarnation,
@@ -202,6 +200,21 @@ impl SyncWork {
         self.stores.sync.remove_all().await?;
         Ok(Pace::Idle)
     }
+}
+
+/// Reads every document, which verifies every block, and compares the counts with what the catalog says.
+async fn verify(head: &Head) -> Result<(), Fault> {
+    for collection in head.collections() {
+        let digest = head.digest(collection.uuid()).await.map_err(fault)?;
+        if digest.documents != collection.documents() {
+            let namespace = collection.namespace();
+            let (read, counted) = (digest.documents, collection.documents());
+            return Err(Fault::Blocked(format!(
+                "{namespace} holds {read} documents where its catalog counts {counted}: resync this deployment"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn no_head() -> Fault {
