@@ -59,9 +59,21 @@ pub const MAILBOX_CAPACITY: usize = 64;
 /// Requests for missing documents handed to an agent at once.
 pub const FETCH_BATCH: usize = 1000;
 
+/// The longest key of the local key-value disk.
+pub const KV_KEY_MAX_BYTES: usize = 256;
+/// The largest value of the local key-value disk. A larger one could end up outside the file that a flush makes
+/// durable (`reference/simulation.md` §6).
+pub const KV_VALUE_MAX_BYTES: usize = (64 << 10) - 1;
+
 const _: () = assert!(SYNC_SLICE_TARGET_BYTES < SYNC_SLICE_MAX_BYTES && SYNC_SLICE_MAX_BYTES < DOCUMENT_MAX_BYTES);
 const _: () = assert!(DOCUMENT_MAX_BYTES < BSON_MAX_BYTES, "replay may exceed the user limit");
-const _: () = assert!(BSON_MAX_BYTES < FRAME_MAX_RAW_BYTES, "the largest entry must fit a frame");
-const _: () = assert!(FRAME_MAX_RAW_BYTES < FRAME_MAX_BYTES, "what does not compress must fit too");
+const _: () = assert!(
+    BSON_MAX_BYTES < FRAME_MAX_RAW_BYTES,
+    "the largest entry must fit a frame"
+);
+const _: () = assert!(
+    FRAME_MAX_RAW_BYTES < FRAME_MAX_BYTES,
+    "what does not compress must fit too"
+);
 const _: () = assert!(LEAF_MIN_BYTES < LEAF_TARGET_BYTES && LEAF_TARGET_BYTES < LEAF_MAX_BYTES);
 const _: () = assert!(LEAF_MAX_BYTES < BLOCK_MAX_BYTES && BSON_MAX_BYTES < BLOCK_MAX_BYTES);
