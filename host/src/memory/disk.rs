@@ -2,7 +2,7 @@
 //! the last unflushed batches.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -122,7 +122,7 @@ impl Kv for MemoryKv {
         if range.start >= range.end {
             return Ok(Vec::new());
         }
-        let pairs = platter.visible.range::<[u8], _>(range).take(limit);
+        let pairs = platter.visible.range::<[u8], _>(bounds(range)).take(limit);
         Ok(pairs.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
@@ -131,7 +131,7 @@ impl Kv for MemoryKv {
         if range.start >= range.end {
             return Ok(None);
         }
-        let last = platter.visible.range::<[u8], _>(range).next_back();
+        let last = platter.visible.range::<[u8], _>(bounds(range)).next_back();
         Ok(last.map(|(key, value)| (key.clone(), value.clone())))
     }
 
@@ -147,6 +147,10 @@ impl Kv for MemoryKv {
         // Done now, not when polled: a process that dies in between may have flushed, which is the harder case.
         ready(self.flush_now()).boxed()
     }
+}
+
+fn bounds(range: Range<&[u8]>) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (Bound::Included(range.start), Bound::Excluded(range.end))
 }
 
 fn carry_out(map: &mut BTreeMap<Vec<u8>, Vec<u8>>, batch: Vec<Op>) {
