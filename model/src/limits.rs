@@ -108,8 +108,20 @@ const _: () = assert!(
 );
 const _: () = assert!(LEAF_MIN_BYTES < LEAF_TARGET_BYTES && LEAF_TARGET_BYTES < LEAF_MAX_BYTES);
 const _: () = assert!(LEAF_MAX_BYTES < BLOCK_MAX_BYTES && BSON_MAX_BYTES < BLOCK_MAX_BYTES);
-const _: () = assert!(RESTORE_TEXT_MAX_BYTES + PROBLEM_MAX_BYTES + 1024 < COMMAND_MAX_BYTES, "an update must fit");
-const _: () = assert!(COMMAND_MAX_BYTES < ENTRY_MAX_BYTES, "an entry takes at least one command");
-const _: () = assert!(ENTRY_MAX_BYTES + 1024 < KV_VALUE_MAX_BYTES, "an entry with its frame is one value");
-const _: () = assert!(CONTROL_PIECE_BYTES + 1024 < KV_VALUE_MAX_BYTES, "a piece with its frame is one value");
+const _: () = assert!(
+    RESTORE_TEXT_MAX_BYTES + PROBLEM_MAX_BYTES + 1024 < COMMAND_MAX_BYTES,
+    "an update must fit"
+);
+const _: () = assert!(
+    COMMAND_MAX_BYTES < ENTRY_MAX_BYTES,
+    "an entry takes at least one command"
+);
+const _: () = assert!(
+    ENTRY_MAX_BYTES + 1024 < KV_VALUE_MAX_BYTES,
+    "an entry with its frame is one value"
+);
+const _: () = assert!(
+    CONTROL_PIECE_BYTES + 1024 < KV_VALUE_MAX_BYTES,
+    "a piece with its frame is one value"
+);
 const _: () = assert!(RESTORES_RUNNING_MAX < RESTORES_KEPT);
