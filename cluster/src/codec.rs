@@ -52,14 +52,18 @@ fn config() -> impl bincode::config::Config {
 
 /// Encodes `value`, which is a `what`.
 pub fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, CodecError> {
-    bincode::serde::encode_to_vec(value, config())
-        .map_err(|error| CodecError::Encode { what, reason: error.to_string() })
+    bincode::serde::encode_to_vec(value, config()).map_err(|error| CodecError::Encode {
+        what,
+        reason: error.to_string(),
+    })
 }
 
 /// Decodes all of `bytes`, which may be anything.
 pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, CodecError> {
-    let (value, read) = bincode::serde::decode_from_slice(bytes, config())
-        .map_err(|error| CodecError::Decode { what, reason: error.to_string() })?;
+    let (value, read) = bincode::serde::decode_from_slice(bytes, config()).map_err(|error| CodecError::Decode {
+        what,
+        reason: error.to_string(),
+    })?;
     if read != bytes.len() {
         let reason = format!("{} bytes are left over", bytes.len() - read);
         return Err(CodecError::Decode { what, reason });
@@ -82,9 +86,14 @@ pub fn frame(key: &[u8], payload: &[u8]) -> Vec<u8> {
 pub fn unframe<'a>(what: &'static str, key: &[u8], framed: &'a [u8]) -> Result<&'a [u8], CodecError> {
     let (version, rest) = framed.split_first().ok_or(CodecError::Checksum { what })?;
     if *version != VERSION {
-        return Err(CodecError::Version { what, version: *version });
+        return Err(CodecError::Version {
+            what,
+            version: *version,
+        });
     }
-    let (sum, payload) = rest.split_at_checked(CHECKSUM_BYTES).ok_or(CodecError::Checksum { what })?;
+    let (sum, payload) = rest
+        .split_at_checked(CHECKSUM_BYTES)
+        .ok_or(CodecError::Checksum { what })?;
     if sum != checksum(key, payload) {
         return Err(CodecError::Checksum { what });
     }

@@ -277,6 +277,9 @@ impl Response {
     }
 
     pub(crate) fn refused(kind: RefusalKind, message: impl Into<String>) -> Response {
-        Response::Refused { kind, message: message.into() }
+        Response::Refused {
+            kind,
+            message: message.into(),
+        }
     }
 }

@@ -36,10 +36,18 @@ pub(crate) fn add(state: &mut State, name: &DeploymentName, uri: &str, interval:
         None => {}
     }
     if state.deployments.len() >= limits::DEPLOYMENTS_MAX {
-        let message = format!("{} deployments are protected already, which is the limit", limits::DEPLOYMENTS_MAX);
+        let message = format!(
+            "{} deployments are protected already, which is the limit",
+            limits::DEPLOYMENTS_MAX
+        );
         return Err(Response::refused(RefusalKind::Limit, message));
     }
-    let deployment = Deployment { uri: uri.to_owned(), active: true, snapshot_interval_s: interval, created_ms };
+    let deployment = Deployment {
+        uri: uri.to_owned(),
+        active: true,
+        snapshot_interval_s: interval,
+        created_ms,
+    };
     state.deployments.insert(name.clone(), deployment);
     Ok(Response::Done)
 }
@@ -47,7 +55,9 @@ pub(crate) fn add(state: &mut State, name: &DeploymentName, uri: &str, interval:
 pub(crate) fn remove(state: &mut State, name: &DeploymentName) -> Answer {
     find(state, name)?;
     state.deployments.remove(name);
-    let State { replica_sets, retired, .. } = state;
+    let State {
+        replica_sets, retired, ..
+    } = state;
     replica_sets.retain(|set, known| {
         let leaves = set.deployment() == name;
         if leaves {
@@ -73,12 +83,18 @@ pub(crate) fn set_snapshot_interval(state: &mut State, name: &DeploymentName, se
 
 pub(crate) fn find<'a>(state: &'a mut State, name: &DeploymentName) -> Result<&'a mut Deployment, Response> {
     let message = || format!("there is no deployment {name}; add it first");
-    state.deployments.get_mut(name).ok_or_else(|| Response::refused(RefusalKind::NotFound, message()))
+    state
+        .deployments
+        .get_mut(name)
+        .ok_or_else(|| Response::refused(RefusalKind::NotFound, message()))
 }
 
 fn check_interval(seconds: u64) -> Result<(), Response> {
     match seconds {
-        0 => Err(Response::refused(RefusalKind::Limit, "snapshots are at least one second apart")),
+        0 => Err(Response::refused(
+            RefusalKind::Limit,
+            "snapshots are at least one second apart",
+        )),
         _ => Ok(()),
     }
 }

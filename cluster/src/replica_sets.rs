@@ -54,7 +54,11 @@ pub struct ImageRef {
 
 impl ReplicaSet {
     fn assigned(&self) -> Response {
-        Response::Assigned { node: self.node, epoch: self.epoch, incarnation: self.incarnation }
+        Response::Assigned {
+            node: self.node,
+            epoch: self.epoch,
+            incarnation: self.incarnation,
+        }
     }
 }
 
@@ -64,15 +68,25 @@ pub(crate) fn register(state: &mut State, set: &ReplicaSetId, node: NodeId, sour
         return Err(Response::refused(RefusalKind::NotReady, message));
     }
     if source_version.is_empty() || source_version.len() > limits::NAME_MAX_BYTES {
-        return Err(Response::refused(RefusalKind::Limit, "a version is a short text such as 6.0.5"));
+        return Err(Response::refused(
+            RefusalKind::Limit,
+            "a version is a short text such as 6.0.5",
+        ));
     }
     if let Some(known) = state.replica_sets.get_mut(set) {
         source_version.clone_into(&mut known.source_version);
         return Ok(known.assigned());
     }
-    let members = state.replica_sets.keys().filter(|known| known.deployment() == set.deployment()).count();
+    let members = state
+        .replica_sets
+        .keys()
+        .filter(|known| known.deployment() == set.deployment())
+        .count();
     if members >= limits::REPLICA_SETS_PER_DEPLOYMENT {
-        let message = format!("a deployment has at most {} replica sets", limits::REPLICA_SETS_PER_DEPLOYMENT);
+        let message = format!(
+            "a deployment has at most {} replica sets",
+            limits::REPLICA_SETS_PER_DEPLOYMENT
+        );
         return Err(Response::refused(RefusalKind::Limit, message));
     }
     let before = state.retired.remove(set).unwrap_or_default();
@@ -113,7 +127,9 @@ pub(crate) fn start_incarnation(state: &mut State, set: &ReplicaSetId, expected:
     known.problem = None;
     let answer = known.assigned();
     // What was asked of the ended history and is not complete never will be.
-    state.snapshots.retain(|(of, _), snapshot| of != set || snapshot.image.is_some());
+    state
+        .snapshots
+        .retain(|(of, _), snapshot| of != set || snapshot.image.is_some());
     Ok(answer)
 }
 
@@ -128,7 +144,11 @@ pub(crate) fn set_phase(
     check_incarnation(set, known, incarnation)?;
     check_epoch(set, known, epoch)?;
     if !phases::is_legal(known.phase, phase) {
-        let message = format!("{set} is {}, which {} does not follow", known.phase.text(), phase.text());
+        let message = format!(
+            "{set} is {}, which {} does not follow",
+            known.phase.text(),
+            phase.text()
+        );
         return Err(Response::refused(RefusalKind::OutOfOrder, message));
     }
     if phase == Phase::Complete && known.waypoint.is_none() {
@@ -198,7 +218,10 @@ pub(crate) fn set_problem(
 
 pub(crate) fn find<'a>(state: &'a mut State, set: &ReplicaSetId) -> Result<&'a mut ReplicaSet, Response> {
     let message = || format!("replica set {set} is not known; it is registered when its agent first reports");
-    state.replica_sets.get_mut(set).ok_or_else(|| Response::refused(RefusalKind::NotFound, message()))
+    state
+        .replica_sets
+        .get_mut(set)
+        .ok_or_else(|| Response::refused(RefusalKind::NotFound, message()))
 }
 
 pub(crate) fn check_incarnation(set: &ReplicaSetId, known: &ReplicaSet, given: Incarnation) -> Result<(), Response> {
@@ -213,7 +236,10 @@ pub(crate) fn check_epoch(set: &ReplicaSetId, known: &ReplicaSet, given: Epoch) 
     if known.epoch == given {
         return Ok(());
     }
-    let message = format!("{set} is assigned to node {} at epoch {}, not {given}; stop", known.node, known.epoch);
+    let message = format!(
+        "{set} is assigned to node {} at epoch {}, not {given}; stop",
+        known.node, known.epoch
+    );
     Err(Response::refused(RefusalKind::Stale, message))
 }
 

@@ -46,13 +46,7 @@ pub struct Restore {
     pub cursor_json: String,
 }
 
-pub(crate) fn create(
-    state: &mut State,
-    token: u64,
-    set: &ReplicaSetId,
-    request_json: &str,
-    created_ms: i64,
-) -> Answer {
+pub(crate) fn create(state: &mut State, token: u64, set: &ReplicaSetId, request_json: &str, created_ms: i64) -> Answer {
     if let Some((id, there)) = state.restores.iter().find(|(_, restore)| restore.token == token) {
         if there.replica_set == *set && there.request_json == request_json {
             return Ok(Response::RestoreCreated { id: *id });
@@ -62,10 +56,17 @@ pub(crate) fn create(
     }
     replica_sets::find(state, set)?;
     if request_json.len() > limits::RESTORE_TEXT_MAX_BYTES {
-        let message = format!("a restore's request has at most {} bytes", limits::RESTORE_TEXT_MAX_BYTES);
+        let message = format!(
+            "a restore's request has at most {} bytes",
+            limits::RESTORE_TEXT_MAX_BYTES
+        );
         return Err(Response::refused(RefusalKind::Limit, message));
     }
-    let running = state.restores.values().filter(|restore| restore.state == RestoreState::Running).count();
+    let running = state
+        .restores
+        .values()
+        .filter(|restore| restore.state == RestoreState::Running)
+        .count();
     if running >= limits::RESTORES_RUNNING_MAX {
         let message = format!("{running} restores are running already; wait for one of them");
         return Err(Response::refused(RefusalKind::NotReady, message));
@@ -91,15 +92,24 @@ pub(crate) fn create(
 
 pub(crate) fn update(state: &mut State, id: u64, epoch: Epoch, progress: &RestoreProgress) -> Answer {
     let message = || format!("there is no restore {id}");
-    let restore = state.restores.get(&id).ok_or_else(|| Response::refused(RefusalKind::NotFound, message()))?;
+    let restore = state
+        .restores
+        .get(&id)
+        .ok_or_else(|| Response::refused(RefusalKind::NotFound, message()))?;
     if restore.state != RestoreState::Running {
         return match restore.state == progress.state {
             true => Ok(Response::Done),
-            false => Err(Response::refused(RefusalKind::OutOfOrder, format!("restore {id} has ended already"))),
+            false => Err(Response::refused(
+                RefusalKind::OutOfOrder,
+                format!("restore {id} has ended already"),
+            )),
         };
     }
     if progress.cursor_json.len() > limits::RESTORE_TEXT_MAX_BYTES {
-        let message = format!("a restore's cursor has at most {} bytes", limits::RESTORE_TEXT_MAX_BYTES);
+        let message = format!(
+            "a restore's cursor has at most {} bytes",
+            limits::RESTORE_TEXT_MAX_BYTES
+        );
         return Err(Response::refused(RefusalKind::Limit, message));
     }
     let set = restore.replica_set.clone();
@@ -110,7 +120,10 @@ pub(crate) fn update(state: &mut State, id: u64, epoch: Epoch, progress: &Restor
         restore.done_documents = progress.done_documents;
         restore.done_bytes = progress.done_bytes;
         restore.total_bytes = progress.total_bytes;
-        restore.error = progress.error.as_deref().map(|text| shorten(text, limits::PROBLEM_MAX_BYTES));
+        restore.error = progress
+            .error
+            .as_deref()
+            .map(|text| shorten(text, limits::PROBLEM_MAX_BYTES));
         progress.cursor_json.clone_into(&mut restore.cursor_json);
     }
     Ok(Response::Done)
@@ -118,7 +131,10 @@ pub(crate) fn update(state: &mut State, id: u64, epoch: Epoch, progress: &Restor
 
 /// Ends the restores of a deployment that goes.
 pub(crate) fn fail_all_of(state: &mut State, name: &DeploymentName) {
-    let running = state.restores.values_mut().filter(|restore| restore.state == RestoreState::Running);
+    let running = state
+        .restores
+        .values_mut()
+        .filter(|restore| restore.state == RestoreState::Running);
     for restore in running.filter(|restore| restore.replica_set.deployment() == name) {
         restore.state = RestoreState::Failed;
         restore.error = Some(format!("deployment {name} was removed"));
@@ -127,7 +143,10 @@ pub(crate) fn fail_all_of(state: &mut State, name: &DeploymentName) {
 
 fn forget_oldest(state: &mut State) {
     let excess = state.restores.len().saturating_sub(limits::RESTORES_KEPT);
-    let ended = state.restores.iter().filter(|(_, restore)| restore.state != RestoreState::Running);
+    let ended = state
+        .restores
+        .iter()
+        .filter(|(_, restore)| restore.state != RestoreState::Running);
     let oldest: Vec<u64> = ended.map(|(id, _)| *id).take(excess).collect();
     for id in oldest {
         state.restores.remove(&id);

@@ -36,7 +36,10 @@ pub(crate) fn request(
     let known = replica_sets::find(state, set)?;
     check_incarnation(set, known, incarnation)?;
     if known.phase != Phase::Complete {
-        let message = format!("{set} is {}; a snapshot can be taken once the initial sync is complete", known.phase.text());
+        let message = format!(
+            "{set} is {}; a snapshot can be taken once the initial sync is complete",
+            known.phase.text()
+        );
         return Err(Response::refused(RefusalKind::NotReady, message));
     }
     if reason.len() > limits::NAME_MAX_BYTES {
@@ -51,13 +54,24 @@ pub(crate) fn request(
         }
         None => {}
     }
-    let waiting = state.snapshots.iter().filter(|((of, _), snapshot)| of == set && snapshot.image.is_none()).count();
+    let waiting = state
+        .snapshots
+        .iter()
+        .filter(|((of, _), snapshot)| of == set && snapshot.image.is_none())
+        .count();
     if waiting >= limits::SNAPSHOTS_WAITING_PER_SET {
         let message = format!("{waiting} snapshots of {set} are being taken already; wait for one of them");
         return Err(Response::refused(RefusalKind::NotReady, message));
     }
     let reason = reason.to_owned();
-    let snapshot = Snapshot { incarnation, image: None, asked_ms, completed_ms: None, reason, stored_bytes: 0 };
+    let snapshot = Snapshot {
+        incarnation,
+        image: None,
+        asked_ms,
+        completed_ms: None,
+        reason,
+        stored_bytes: 0,
+    };
     state.snapshots.insert(key, snapshot);
     Ok(Response::Done)
 }
@@ -97,7 +111,10 @@ pub(crate) fn complete(
 pub(crate) fn drop_snapshot(state: &mut State, set: &ReplicaSetId, id: &SnapshotId) -> Answer {
     match state.snapshots.remove(&(set.clone(), id.clone())) {
         Some(_) => Ok(Response::Done),
-        None => Err(Response::refused(RefusalKind::NotFound, format!("there is no snapshot {id} of {set}"))),
+        None => Err(Response::refused(
+            RefusalKind::NotFound,
+            format!("there is no snapshot {id} of {set}"),
+        )),
     }
 }
 

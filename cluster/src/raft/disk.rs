@@ -67,7 +67,10 @@ impl Disk {
     pub(crate) async fn identify(&self, node: NodeId) -> Result<bool, DiskError> {
         match self.get::<Identity>("identity", IDENTITY)? {
             Some(found) if found.node == node.0 => Ok(false),
-            Some(found) => Err(DiskError::Wrong(format!("the disk is node {}'s, not node {node}'s", found.node))),
+            Some(found) => Err(DiskError::Wrong(format!(
+                "the disk is node {}'s, not node {node}'s",
+                found.node
+            ))),
             None if self.kv.last(b"raft/"..b"raft0")?.is_some() => {
                 Err(DiskError::Wrong("the disk holds a log of nobody known".to_owned()))
             }
@@ -80,12 +83,16 @@ impl Disk {
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self, what: &'static str, key: &[u8]) -> Result<Option<T>, DiskError> {
-        let Some(framed) = self.kv.get(key)? else { return Ok(None) };
+        let Some(framed) = self.kv.get(key)? else {
+            return Ok(None);
+        };
         Ok(Some(codec::decode(what, codec::unframe(what, key, &framed)?)?))
     }
 
     pub(crate) fn get_bytes(&self, what: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        let Some(framed) = self.kv.get(key)? else { return Ok(None) };
+        let Some(framed) = self.kv.get(key)? else {
+            return Ok(None);
+        };
         Ok(Some(codec::unframe(what, key, &framed)?.to_vec()))
     }
 
@@ -105,7 +112,11 @@ impl Disk {
     }
 
     /// Gives every entry of `range` that exists to `visit`, and fails at the first gap.
-    pub(crate) fn walk(&self, range: impl RangeBounds<u64>, mut visit: impl FnMut(EntryRecord)) -> Result<(), DiskError> {
+    pub(crate) fn walk(
+        &self,
+        range: impl RangeBounds<u64>,
+        mut visit: impl FnMut(EntryRecord),
+    ) -> Result<(), DiskError> {
         let (mut from, to) = (start(&range), end(&range));
         let mut expected = None;
         loop {
@@ -156,7 +167,9 @@ impl Disk {
         result: Result<T, DiskError>,
     ) -> Result<T, StorageError> {
         result.map_err(|error| {
-            self.host.exit.exit(ExitReason::Storage(format!("the cluster's log cannot be trusted: {error}")));
+            self.host.exit.exit(ExitReason::Storage(format!(
+                "the cluster's log cannot be trusted: {error}"
+            )));
             StorageIOError::new(subject, verb, AnyError::new(&error)).into()
         })
     }
@@ -182,7 +195,10 @@ fn entry((key, framed): Pair) -> Result<EntryRecord, DiskError> {
     let record: EntryRecord = codec::decode("log entry", codec::unframe("log entry", &key, &framed)?)?;
     match log_key(record.id.index) == key {
         true => Ok(record),
-        false => Err(DiskError::Wrong(format!("log entry {} lies under another index", record.id.index))),
+        false => Err(DiskError::Wrong(format!(
+            "log entry {} lies under another index",
+            record.id.index
+        ))),
     }
 }
 

@@ -57,7 +57,11 @@ pub(crate) struct MetaRecord {
 
 impl From<LogId> for LogIdRecord {
     fn from(id: LogId) -> Self {
-        LogIdRecord { term: id.leader_id.term, node: id.leader_id.node_id, index: id.index }
+        LogIdRecord {
+            term: id.leader_id.term,
+            node: id.leader_id.node_id,
+            index: id.index,
+        }
     }
 }
 
@@ -69,7 +73,11 @@ impl From<LogIdRecord> for LogId {
 
 impl From<&Vote> for VoteRecord {
     fn from(vote: &Vote) -> Self {
-        VoteRecord { term: vote.leader_id.term, node: vote.leader_id.node_id, committed: vote.committed }
+        VoteRecord {
+            term: vote.leader_id.term,
+            node: vote.leader_id.node_id,
+            committed: vote.committed,
+        }
     }
 }
 
@@ -93,7 +101,10 @@ impl From<&Membership> for MembershipRecord {
 
 impl From<MembershipRecord> for Membership {
     fn from(record: MembershipRecord) -> Self {
-        let nodes = record.addresses.into_iter().map(|(id, address)| (id, BasicNode::new(address)));
+        let nodes = record
+            .addresses
+            .into_iter()
+            .map(|(id, address)| (id, BasicNode::new(address)));
         Membership::new(record.voters, nodes.collect::<BTreeMap<_, _>>())
     }
 }
@@ -105,7 +116,10 @@ impl From<&Entry> for EntryRecord {
             EntryPayload::Normal(commands) => PayloadRecord::Commands(commands.clone()),
             EntryPayload::Membership(membership) => PayloadRecord::Membership(membership.into()),
         };
-        EntryRecord { id: entry.log_id.into(), payload }
+        EntryRecord {
+            id: entry.log_id.into(),
+            payload,
+        }
     }
 }
 
@@ -116,7 +130,10 @@ impl From<EntryRecord> for Entry {
             PayloadRecord::Commands(commands) => EntryPayload::Normal(commands),
             PayloadRecord::Membership(membership) => EntryPayload::Membership(membership.into()),
         };
-        Entry { log_id: record.id.into(), payload }
+        Entry {
+            log_id: record.id.into(),
+            payload,
+        }
     }
 }
 

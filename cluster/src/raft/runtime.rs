@@ -28,7 +28,13 @@ tokio::task_local! {
 
 /// Runs `future` such that openraft finds `host`. Everything that touches a `Raft` handle runs in here.
 pub(crate) fn within<F: Future>(host: &Host, future: F) -> impl Future<Output = F::Output> + use<F> {
-    HOME.scope(Home { spawn: host.spawn.clone(), entropy: host.entropy.clone() }, future)
+    HOME.scope(
+        Home {
+            spawn: host.spawn.clone(),
+            entropy: host.entropy.clone(),
+        },
+        future,
+    )
 }
 
 /// openraft's runtime; see the module.
