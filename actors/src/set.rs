@@ -138,3 +138,17 @@ pub fn refusal(e: StoreError) -> Refusal {
     };
     Refusal::new(kind, e.to_string())
 }
+
+/// A blockstore for what a restore spills, in a folder of its own.
+pub async fn scratch(ground: &Ground, restore: u64) -> Result<Arc<dyn Blocks>, StoreError> {
+    let folder = ground.tuning.scratch.join(format!("restore-{restore}"));
+    let objects: Arc<dyn Objects> = Arc::new(DirectoryObjects::open(&folder, ground.host.blocking.clone()).await?);
+    let blocks: Arc<dyn Blocks> = PackStore::open(objects, "blocks/", Epoch(0), &ground.host).await?;
+    Ok(blocks)
+}
+
+/// Removes a restore's folder; one that stays is removed at the next start.
+pub async fn remove_scratch(ground: &Ground, restore: u64) {
+    let folder = ground.tuning.scratch.join(format!("restore-{restore}"));
+    ground.host.blocking(move || std::fs::remove_dir_all(folder).ok()).await;
+}
