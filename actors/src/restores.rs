@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
+use headwater_head::Image;
 use headwater_cluster::{Command, Response, Restore, RestoreState as State};
-use headwater_model::{Incarnation, Ts};
+use headwater_model::{Incarnation, Optime, Ts};
 use headwater_protocol::admin::{
     At, Destination, PlannedNamespace, RestorePlanView, RestoreRequest, RestoreState, RestoreView,
 };
@@ -19,8 +20,9 @@ use tokio::sync::mpsc;
 
 use crate::backup::ArchiveStream;
 use crate::commands::submit;
-use crate::set::{Set, refusal};
+use crate::set::Set;
 use crate::times::rfc3339;
+use crate::trouble::refusal;
 use crate::views::redacted;
 use crate::work::head_store::blocks;
 
@@ -64,7 +66,7 @@ pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation
     let mut ranges = Vec::new();
     for incarnation in (1..=record.incarnation.0).map(Incarnation) {
         let stores = set.stores(incarnation).await.map_err(refusal)?;
-        if let Some((start, tip)) = stores.oplog.range().await.map_err(refusal)? {
+        if let Some((start, tip)) = stores.oplog.range() {
             ranges.push(Proven { incarnation, start, tip });
         }
     }
@@ -98,7 +100,7 @@ pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusa
     let chosen = chosen(&*source, &selection).await?;
     let (oplog_slices, oplog_bytes) = match plan.is_whole_image() {
         true => (0, 0),
-        false => stores.oplog.slices_between(plan.base.at, plan.until).await.map_err(refusal)?,
+        false => stores.oplog.slices_between(plan.base.at, Optime::new(plan.until, i64::MAX)),
     };
     let view = RestorePlanView {
         replica_set: set.id.clone(),
@@ -130,7 +132,7 @@ fn planned_namespace(item: &headwater_restore::naming::Item) -> PlannedNamespace
 /// in memory; without it everything must.
 pub async fn materialize(set: &Set, plan: &Plan, scratch: Option<u64>) -> Result<Arc<Materialized>, Refusal> {
     let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;
-    let manifest = set.repository.images(plan.incarnation()).get(&plan.base.name).await.map_err(refusal)?;
+    let manifest = image(set, &plan.base.name).await?;
     let scratch = match scratch {
         Some(id) => Some(crate::set::scratch(&set.ground, id).await.map_err(refusal)?),
         None => None,
@@ -144,6 +146,11 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Option<u64>) -> Result
     };
     let made = Materialized::make(ingredients, plan).await;
     made.map(Arc::new).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))
+}
+
+async fn image(set: &Set, name: &str) -> Result<Image, Refusal> {
+    let bytes = crate::work::head_store::manifest(set, name).await.map_err(refusal)?;
+    Image::decode(&bytes).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))
 }
 
 /// What of the source is restored, under which names.
