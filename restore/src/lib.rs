@@ -10,6 +10,7 @@
 
 pub mod dump;
 pub mod load;
+pub mod materialize;
 pub mod naming;
 pub mod plan;
 pub mod source;
