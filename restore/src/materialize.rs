@@ -82,7 +82,11 @@ impl Blocks for Overlay {
     }
 
     async fn get(&self, id: BlockId) -> Result<Bytes, StoreError> {
-        if self.scratch.contains(id) { self.scratch.get(id).await } else { self.repository.get(id).await }
+        if self.scratch.contains(id) {
+            self.scratch.get(id).await
+        } else {
+            self.repository.get(id).await
+        }
     }
 
     fn contains(&self, id: BlockId) -> bool {
@@ -118,7 +122,10 @@ pub async fn materialize(
         return Err(MaterializeFault::Inconsistent(image.applied));
     }
     if image.applied.ts > until {
-        return Err(MaterializeFault::ImageTooNew { at: image.applied, until });
+        return Err(MaterializeFault::ImageTooNew {
+            at: image.applied,
+            until,
+        });
     }
     let source_version = image.source_version.clone();
     let at = image.applied;
@@ -135,7 +142,11 @@ pub async fn materialize(
     // Readers of a head keep what is in memory; they are to keep little.
     spill(&mut head, &blocks).await?;
     let collections = head.collections().map(described).collect::<Result<_, _>>()?;
-    Ok(AtT { head, collections, source_version })
+    Ok(AtT {
+        head,
+        collections,
+        source_version,
+    })
 }
 
 async fn apply(
@@ -148,8 +159,10 @@ async fn apply(
     let mut reader = oplog.read(head.applied())?;
     while let Some(slice) = reader.next().await? {
         for raw in documents(&slice.payload) {
-            let unreadable =
-                |detail: String| MaterializeFault::Entry { after: head.applied(), detail };
+            let unreadable = |detail: String| MaterializeFault::Entry {
+                after: head.applied(),
+                detail,
+            };
             let raw = raw.map_err(|e| unreadable(e.to_string()))?;
             let at = entry::position(raw).map_err(|e| unreadable(e.to_string()))?;
             if at.ts > until {
@@ -169,7 +182,10 @@ async fn apply(
             return Ok(());
         }
     }
-    Err(MaterializeFault::OplogEnds { tip: reader.position().ts, until })
+    Err(MaterializeFault::OplogEnds {
+        tip: reader.position().ts,
+        until,
+    })
 }
 
 async fn spill(head: &mut Head, blocks: &Arc<dyn Blocks>) -> Result<(), HeadError> {
@@ -183,8 +199,10 @@ async fn spill(head: &mut Head, blocks: &Arc<dyn Blocks>) -> Result<(), HeadErro
 fn described(collection: &headwater_head::Collection) -> Result<CollectionAtT, MaterializeFault> {
     let namespace = collection.namespace().clone();
     let document = |raw: &Bytes| {
-        bson::deserialize_from_slice::<Document>(raw)
-            .map_err(|e| MaterializeFault::Definition { namespace: namespace.clone(), detail: e.to_string() })
+        bson::deserialize_from_slice::<Document>(raw).map_err(|e| MaterializeFault::Definition {
+            namespace: namespace.clone(),
+            detail: e.to_string(),
+        })
     };
     Ok(CollectionAtT {
         uuid: collection.uuid(),
@@ -223,12 +241,12 @@ impl Source for AtT {
         self.collections.clone()
     }
 
-    async fn rows<'a>(
-        &'a self,
-        uuid: CollectionUuid,
-        after: Option<Bytes>,
-    ) -> Result<Box<dyn Rows + 'a>, SourceFault> {
-        let capped = self.head.collection(uuid).ok_or(SourceFault::Unknown(uuid))?.is_capped();
+    async fn rows<'a>(&'a self, uuid: CollectionUuid, after: Option<Bytes>) -> Result<Box<dyn Rows + 'a>, SourceFault> {
+        let capped = self
+            .head
+            .collection(uuid)
+            .ok_or(SourceFault::Unknown(uuid))?
+            .is_capped();
         if capped {
             let last = after.as_deref().and_then(place_and_key);
             return Ok(Box::new(CappedRows {
@@ -323,7 +341,10 @@ impl Rows for CappedRows<'_> {
             && let Some((at, doc)) = self.waiting.pop_first()
         {
             bytes += doc.len();
-            rows.push(Row { key: [&at.0.to_be_bytes()[..], &at.1].concat().into(), doc });
+            rows.push(Row {
+                key: [&at.0.to_be_bytes()[..], &at.1].concat().into(),
+                doc,
+            });
             self.last = Some(at);
         }
         Ok(rows)

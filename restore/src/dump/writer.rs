@@ -75,7 +75,8 @@ async fn write(source: &dyn Source, items: &[Item], server_version: &str, out: &
     let mut waiting = with_data.into_iter();
     let mut under_way = FuturesUnordered::new();
     for item in waiting.by_ref().take(CONCURRENT) {
-        under_way.push(next_segment(Part::open(source, item).await?));
+        let part = Part::open(source, item).await?;
+        under_way.push(next_segment(part));
     }
     while let Some(segment) = under_way.next().await {
         let (part, chunk) = segment?;
@@ -83,7 +84,8 @@ async fn write(source: &dyn Source, items: &[Item], server_version: &str, out: &
         if !part.ended {
             under_way.push(next_segment(part));
         } else if let Some(item) = waiting.next() {
-            under_way.push(next_segment(Part::open(source, item).await?));
+            let part = Part::open(source, item).await?;
+            under_way.push(next_segment(part));
         }
     }
     Ok(())
@@ -151,7 +153,7 @@ async fn next_segment(mut part: Part<'_>) -> Result<(Part<'_>, Bytes), DumpFault
 /// Of the version documents only the schema of users is data; the others tell of the source's own state.
 pub(crate) fn is_given(item: &Item, document: &[u8]) -> bool {
     item.kind != Kind::AuthSchema
-        || RawDocument::from_bytes(document).is_ok_and(|d| d.get_str("_id") == Ok("authSchema"))
+        || RawDocument::from_bytes(document).is_ok_and(|d| d.get_str("_id").is_ok_and(|id| id == "authSchema"))
 }
 
 fn prelude(items: &[Item], server_version: &str) -> Result<Bytes, DumpFault> {

@@ -251,7 +251,7 @@ pub(super) fn duplicates(reply: &Document, ours: bool) -> Result<u64, String> {
         .flatten()
         .filter_map(Bson::as_document)
     {
-        if ours && error.get_i32("code") == Ok(code::DUPLICATE_KEY) {
+        if ours && error.get_i32("code").is_ok_and(|c| c == code::DUPLICATE_KEY) {
             duplicates += 1;
         } else {
             return Err(error.get_str("errmsg").unwrap_or("no details").to_owned());

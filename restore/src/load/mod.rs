@@ -22,7 +22,7 @@ mod prepare;
 mod target;
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{TryStreamExt, stream};
 use headwater_model::Namespace;
 use tokio::sync::Semaphore;
 

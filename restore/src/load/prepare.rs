@@ -109,7 +109,10 @@ async fn source_fcv(source: &dyn Source) -> Result<Option<String>, SourceFault> 
             let Ok(document) = RawDocument::from_bytes(&row.doc) else {
                 continue;
             };
-            if document.get_str("_id") == Ok("featureCompatibilityVersion") {
+            if document
+                .get_str("_id")
+                .is_ok_and(|id| id == "featureCompatibilityVersion")
+            {
                 return Ok(document.get_str("version").ok().map(str::to_owned));
             }
         }

@@ -86,7 +86,7 @@ impl Target {
     pub(super) async fn about(&self) -> Result<About, LoadFault> {
         let hello = self.run("admin", &doc! { "hello": 1 }).await?;
         let build = self.run("admin", &doc! { "buildInfo": 1 }).await?;
-        let sharded = hello.get_str("msg") == Ok("isdbgrid");
+        let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
         let fcv = if sharded {
             String::new()
         } else {
