@@ -1,8 +1,10 @@
 //! Creates a collection, writes its documents and counts them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bson::{Bson, Document, doc};
 use bytes::Bytes;
-use futures::{TryStreamExt, stream};
+use futures::{StreamExt, future, stream};
 use headwater_model::Namespace;
 
 use super::batch::{self, Batch, Batcher};
@@ -12,6 +14,9 @@ use super::target::{code, error_code};
 use super::{Load, LoadFault, Stage};
 use crate::naming::{Item, Kind};
 use crate::source::{CollectionAtT, Row, Rows, SourceFault};
+
+/// How many creates of an earlier try may land late.
+const LATE_CREATES: u32 = 3;
 
 impl Load<'_> {
     pub(super) async fn documents(&self, item: &Item, making: &Making) -> Result<(), LoadFault> {
@@ -30,7 +35,7 @@ impl Load<'_> {
             }
             _ => {
                 self.begin(item, making).await?;
-                (Watermark::new(None, 0, 0), false)
+                (Watermark::new(None, 0, 0), self.resumed)
             }
         };
         let (documents, bytes) = self.copy(item, data, watermark, resumed).await?;
@@ -40,21 +45,24 @@ impl Load<'_> {
 
     /// Throws away what bears the claimed name and creates the collection.
     async fn begin(&self, item: &Item, making: &Making) -> Result<(), LoadFault> {
-        self.drop(&item.to).await?;
-        if item.kind == Kind::TimeSeries {
-            self.drop(&item.to_data()).await?;
+        let mut late = if self.resumed { LATE_CREATES } else { 0 };
+        loop {
+            self.drop(&item.to).await?;
+            if item.kind == Kind::TimeSeries {
+                self.drop(&item.to_data()).await?;
+            }
+            match self.create(&item.to, making).await {
+                // An earlier try that was killed may have left a command on its way.
+                Err(LoadFault::Taken { .. }) if late > 0 => late -= 1,
+                created => break created?,
+            }
         }
-        self.create(&item.to, making).await?;
-        self.ledger
-            .set(
-                &item.to,
-                Stage::Documents {
-                    after: None,
-                    documents: 0,
-                    bytes: 0,
-                },
-            )
-            .await
+        let stage = Stage::Documents {
+            after: None,
+            documents: 0,
+            bytes: 0,
+        };
+        self.ledger.set(&item.to, stage).await
     }
 
     pub(super) async fn drop(&self, name: &Namespace) -> Result<(), LoadFault> {
@@ -115,15 +123,29 @@ impl Load<'_> {
             self.settings.writers.max(1)
         };
         let to = item.to_data();
+        // After a failure nothing new is sent, and what is under way is waited for: a write that was given up could land
+        // in the middle of the next try.
+        let failed = AtomicBool::new(false);
         let sent = batches(rows)
-            .map_err(LoadFault::from)
-            .map_ok(|batch| self.send(&to, batch, resumed))
-            .try_buffer_unordered(lanes);
+            .take_while(|_| future::ready(!failed.load(Ordering::Relaxed)))
+            .map(|batch| async { self.send(&to, batch?, resumed).await })
+            .buffer_unordered(lanes);
         let mut sent = std::pin::pin!(sent);
-        while let Some(arrived) = sent.try_next().await? {
-            watermark.arrive(arrived);
-            self.ledger.advance(&item.to, watermark.stage()).await?;
+        let mut outcome = Ok(());
+        while let Some(arrived) = sent.next().await {
+            let noted = match arrived {
+                Ok(batch) => {
+                    watermark.arrive(batch);
+                    self.ledger.advance(&item.to, watermark.stage()).await
+                }
+                Err(fault) => Err(fault),
+            };
+            if noted.is_err() {
+                failed.store(true, Ordering::Relaxed);
+            }
+            outcome = outcome.and(noted);
         }
+        outcome?;
         Ok(watermark.amount())
     }
 

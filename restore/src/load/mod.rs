@@ -22,7 +22,8 @@ mod prepare;
 mod target;
 
 use async_trait::async_trait;
-use futures::{TryStreamExt, stream};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use headwater_model::Namespace;
 use tokio::sync::Semaphore;
 
@@ -166,6 +167,12 @@ pub enum LoadFault {
         /// Taken names.
         names: Vec<Namespace>,
     },
+    /// A name was taken while we were at it.
+    #[error("{what}: it appeared at the target meanwhile; stop who writes there and restore again with --drop")]
+    Taken {
+        /// The command and the collection.
+        what: String,
+    },
     /// The server says no for good.
     #[error("the target refused {what}: {detail}")]
     Refused {
@@ -236,6 +243,7 @@ pub async fn load(
         target,
         settings,
         writers: Semaphore::new(settings.writers.max(1)),
+        resumed: cursor != Cursor::default(),
         ledger: Ledger::new(cursor, observer),
         items: chosen.items.iter().map(|item| (item, create::making(item))).collect(),
     };
@@ -259,6 +267,8 @@ struct Load<'a> {
     target: &'a Target,
     settings: &'a Settings,
     writers: Semaphore,
+    /// Whether an earlier try may have written something.
+    resumed: bool,
     ledger: Ledger<'a>,
     items: Vec<(&'a Item, Making)>,
 }
@@ -269,11 +279,22 @@ impl Load<'_> {
     where
         F: Future<Output = Result<(), LoadFault>>,
     {
-        let own = self.items.iter().filter(|(item, _)| is_own(item));
-        stream::iter(own.map(|(item, making)| Ok(act(item, making))))
-            .try_buffer_unordered(self.settings.collections.max(1))
-            .try_for_each(|()| futures::future::ready(Ok(())))
-            .await
+        let mut waiting = self.items.iter().filter(|(item, _)| is_own(item));
+        let mut under_way = FuturesUnordered::new();
+        let mut outcome = Ok(());
+        loop {
+            // After a failure nothing new is begun, and what is under way comes to its end.
+            while outcome.is_ok()
+                && under_way.len() < self.settings.collections.max(1)
+                && let Some((item, making)) = waiting.next()
+            {
+                under_way.push(act(item, making));
+            }
+            match under_way.next().await {
+                Some(result) => outcome = outcome.and(result),
+                None => return outcome,
+            }
+        }
     }
 
     async fn finish(self, mut notes: Vec<String>) -> Result<Loaded, LoadFault> {

@@ -173,6 +173,7 @@ impl Target {
                 what: what.to_owned(),
                 detail,
             },
+            Some(code::NAMESPACE_EXISTS) => LoadFault::Taken { what: what.to_owned() },
             Some(code) if !code::PASSING.contains(&code) => LoadFault::Refused {
                 what: what.to_owned(),
                 detail,
