@@ -120,7 +120,7 @@ impl Writer {
 
     fn finish(mut self) -> bson::error::Result<RawDocumentBuf> {
         self.end();
-        Ok(RawDocumentBuf::from_bytes(self.out)?)
+        RawDocumentBuf::from_bytes(self.out)
     }
 }
 

@@ -21,6 +21,8 @@ impl Load<'_> {
         let mut command =
             doc! { "createIndexes": &item.to.coll, "indexes": specs, "writeConcern": { "w": "majority" } };
         match self.target.try_run(&item.to.db, &command).await {
+            Ok(_) => return Ok(()),
+            Err(e) if error_code(&e) == Some(code::COLLATION_VERSION) => {}
             Err(e) if error_code(&e) == Some(code::INDEX_OPTION) => {
                 self.ledger.note(format!(
                     "indexes of {} lose options the target does not know: {e}",
@@ -28,9 +30,7 @@ impl Load<'_> {
                 ));
                 command.insert("ignoreUnknownIndexOptions", true);
             }
-            Ok(_) => return Ok(()),
-            // Tried again below, which settles what it was.
-            Err(_) => {}
+            Err(e) => return Err(self.target.fault(&format!("createIndexes of {}", item.to), &e)),
         }
         self.run_whatever_the_collation(&item.to, &command, "createIndexes")
             .await

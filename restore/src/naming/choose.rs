@@ -267,11 +267,11 @@ fn check_clashes(items: &[Item]) -> Result<(), NamingFault> {
     let mut databases: BTreeMap<String, &str> = BTreeMap::new();
     for item in items {
         if let Some(first) = names.insert(&item.to, &item.from) {
-            let (first, second) = (first.clone(), item.from.clone());
+            let (first, second) = (first.to_string(), item.from.to_string());
             return Err(NamingFault::TwoToOne {
                 first,
                 second,
-                to: item.to.clone(),
+                to: item.to.to_string(),
             });
         }
         match databases.insert(item.to.db.to_lowercase(), &item.to.db) {

@@ -43,11 +43,11 @@ pub enum NamingFault {
     #[error("{first} and {second} would both become {to}; change the renames")]
     TwoToOne {
         /// One.
-        first: Namespace,
+        first: String,
         /// The other.
-        second: Namespace,
+        second: String,
         /// Their common name.
-        to: Namespace,
+        to: String,
     },
     /// A server takes database names that differ by case only for one.
     #[error("databases {first} and {second} differ by case only, which no server allows; change the renames")]
@@ -69,9 +69,9 @@ pub enum NamingFault {
     #[error("view {view} reads {reads}, which would land in database {db}; rename both into one database")]
     ViewTorn {
         /// The view, in the backup.
-        view: Namespace,
+        view: String,
         /// What it reads, in the backup.
-        reads: Namespace,
+        reads: String,
         /// Where that goes.
         db: String,
     },

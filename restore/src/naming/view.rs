@@ -33,8 +33,8 @@ impl Names<'_> {
             Ok(renamed.coll)
         } else {
             Err(NamingFault::ViewTorn {
-                view: self.view.namespace.clone(),
-                reads,
+                view: self.view.namespace.to_string(),
+                reads: reads.to_string(),
                 db: renamed.db,
             })
         }
