@@ -1,12 +1,13 @@
 //! A source of collections at one instant: an image, and the oplog after it.
 
-use std::collections::BTreeMap;
+mod rows;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bson::Document;
 use bytes::Bytes;
-use headwater_head::{Head, HeadError, HeadFault, Image, Scan};
+use headwater_head::{Head, HeadError, HeadFault, Image};
 use headwater_model::{BlockId, CollectionUuid, Namespace, Optime, Ts, limits};
 use headwater_oplog::entry;
 use headwater_oplog::key::DocumentKey;
@@ -15,10 +16,8 @@ use headwater_store::blocks::Blocks;
 use headwater_store::objects::StoreError;
 use headwater_store::oplog_store::{OplogError, OplogStore};
 
-use crate::source::{CollectionAtT, Row, Rows, Source, SourceFault};
-
-/// Documents of a capped collection put into order at once.
-const CAPPED_BYTES: usize = 64 * limits::MIB;
+use crate::source::{CollectionAtT, Rows, Source, SourceFault};
+use rows::{CappedRows, KeyedRows, backup};
 
 /// The instant cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -231,10 +230,6 @@ impl AtT {
     }
 }
 
-fn backup(e: HeadError) -> SourceFault {
-    SourceFault::Backup(e.to_string())
-}
-
 #[async_trait]
 impl Source for AtT {
     fn collections(&self) -> Vec<CollectionAtT> {
@@ -248,112 +243,11 @@ impl Source for AtT {
             .ok_or(SourceFault::Unknown(uuid))?
             .is_capped();
         if capped {
-            let last = after.as_deref().and_then(place_and_key);
-            return Ok(Box::new(CappedRows {
-                head: &self.head,
-                uuid,
-                last,
-                waiting: BTreeMap::new(),
-                ended: false,
-                budget: CAPPED_BYTES,
-            }));
+            return Ok(Box::new(CappedRows::new(&self.head, uuid, after)));
         }
         let scan = self.head.scan(uuid, after.clone().map(DocumentKey)).map_err(backup)?;
-        Ok(Box::new(KeyedRows { scan, after }))
+        Ok(Box::new(KeyedRows::new(scan, after)))
     }
-}
-
-/// In the order of keys.
-struct KeyedRows {
-    scan: Scan,
-    after: Option<Bytes>,
-}
-
-#[async_trait]
-impl Rows for KeyedRows {
-    async fn next_batch(&mut self) -> Result<Vec<Row>, SourceFault> {
-        loop {
-            let batch = self.scan.next_batch().await.map_err(backup)?;
-            let ended = batch.is_empty();
-            let rows: Vec<_> = batch
-                .into_iter()
-                // A scan begins at a key, we go on after it.
-                .filter(|(key, ..)| self.after.as_ref() != Some(&key.0))
-                .map(|(key, doc, _)| Row { key: key.0, doc })
-                .collect();
-            if ended || !rows.is_empty() {
-                return Ok(rows);
-            }
-        }
-    }
-}
-
-type Place = (u64, Bytes);
-
-/// In the order of insertion. Each pass over the collection picks the next documents that fit the budget: a collection
-/// below it takes one pass, a larger one as many as it is larger.
-struct CappedRows<'a> {
-    head: &'a Head,
-    uuid: CollectionUuid,
-    last: Option<Place>,
-    waiting: BTreeMap<Place, Bytes>,
-    ended: bool,
-    budget: usize,
-}
-
-impl CappedRows<'_> {
-    async fn pass(&mut self) -> Result<(), HeadError> {
-        let mut scan = self.head.scan(self.uuid, None)?;
-        let mut bytes = 0;
-        self.ended = true;
-        loop {
-            let batch = scan.next_batch().await?;
-            if batch.is_empty() {
-                return Ok(());
-            }
-            for (key, doc, place) in batch {
-                let at = (place, key.0);
-                if self.last.as_ref().is_some_and(|last| at <= *last) {
-                    continue;
-                }
-                bytes += doc.len();
-                self.waiting.insert(at, doc);
-                while bytes > self.budget && self.waiting.len() > 1 {
-                    if let Some((_, latest)) = self.waiting.pop_last() {
-                        bytes -= latest.len();
-                    }
-                    self.ended = false;
-                }
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl Rows for CappedRows<'_> {
-    async fn next_batch(&mut self) -> Result<Vec<Row>, SourceFault> {
-        if self.waiting.is_empty() && !self.ended {
-            self.pass().await.map_err(backup)?;
-        }
-        let mut rows = Vec::new();
-        let mut bytes = 0;
-        while bytes < limits::MIB
-            && let Some((at, doc)) = self.waiting.pop_first()
-        {
-            bytes += doc.len();
-            rows.push(Row {
-                key: [&at.0.to_be_bytes()[..], &at.1].concat().into(),
-                doc,
-            });
-            self.last = Some(at);
-        }
-        Ok(rows)
-    }
-}
-
-fn place_and_key(row_key: &[u8]) -> Option<Place> {
-    let (place, key) = row_key.split_first_chunk::<8>()?;
-    Some((u64::from_be_bytes(*place), Bytes::copy_from_slice(key)))
 }
 
 #[cfg(test)]

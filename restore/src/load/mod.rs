@@ -16,6 +16,7 @@ mod batch;
 mod create;
 mod cursor;
 mod documents;
+mod fault;
 mod finish;
 mod ledger;
 mod prepare;
@@ -28,9 +29,10 @@ use headwater_model::Namespace;
 use tokio::sync::Semaphore;
 
 use crate::naming::{Chosen, Item, Kind};
-use crate::source::{Source, SourceFault};
+use crate::source::Source;
 
 pub use cursor::{Cursor, Stage};
+pub use fault::LoadFault;
 pub use target::{Target, redacted};
 
 use create::Making;
@@ -122,110 +124,6 @@ pub struct LoadedCollection {
     pub bytes: u64,
     /// Secondary indexes.
     pub indexes: u64,
-}
-
-/// Why a load ended. Given its cursor, it can be tried again.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum LoadFault {
-    /// Not a connection string.
-    #[error("the target's connection string cannot be used: {detail}")]
-    Uri {
-        /// Without secrets.
-        detail: String,
-    },
-    /// Nobody there, for half a minute.
-    #[error(
-        "the target {target} cannot be reached: {detail}; what was written stays, resume the restore when it is back"
-    )]
-    Unreachable {
-        /// Without secrets.
-        target: String,
-        /// The driver's words.
-        detail: String,
-    },
-    /// Not allowed.
-    #[error(
-        "the target does not allow {what}: {detail}; grant the user the roles restore and readWriteAnyDatabase on admin"
-    )]
-    Unauthorized {
-        /// The command.
-        what: String,
-        /// The server's words.
-        detail: String,
-    },
-    /// A server we do not write to.
-    #[error("the target {target} cannot take a restore: {why}")]
-    Unfit {
-        /// Without secrets.
-        target: String,
-        /// What is wrong with it, and the cure.
-        why: String,
-    },
-    /// Names are taken.
-    #[error("{} at the target already: {}; restore under other names with --rename, or drop them with --drop", count(.names), cite(.names))]
-    Exists {
-        /// Taken names.
-        names: Vec<Namespace>,
-    },
-    /// A name was taken while we were at it.
-    #[error("{what}: it appeared at the target meanwhile; stop who writes there and restore again with --drop")]
-    Taken {
-        /// The command and the collection.
-        what: String,
-    },
-    /// The server says no for good.
-    #[error("the target refused {what}: {detail}")]
-    Refused {
-        /// The command or the collection.
-        what: String,
-        /// The server's words.
-        detail: String,
-    },
-    /// Another number of documents than was sent.
-    #[error(
-        "{to} holds {found} documents, {expected} were written: somebody else writes to the target; stop that and restore again with --drop"
-    )]
-    Count {
-        /// The collection.
-        to: Namespace,
-        /// Written.
-        expected: u64,
-        /// Counted.
-        found: u64,
-    },
-    /// An index is not there after it was built.
-    #[error(
-        "{to} lacks the indexes {missing}: somebody else changes the target; create them or restore again with --drop"
-    )]
-    Indexes {
-        /// The collection.
-        to: Namespace,
-        /// Their names.
-        missing: String,
-    },
-    /// The backup cannot be read.
-    #[error(transparent)]
-    Source(#[from] SourceFault),
-    /// The cursor could not be kept.
-    #[error("progress of the restore could not be kept: {0}")]
-    Keep(String),
-}
-
-fn count(names: &[Namespace]) -> String {
-    if names.len() == 1 {
-        "1 collection is".to_owned()
-    } else {
-        format!("{} collections are", names.len())
-    }
-}
-
-fn cite(names: &[Namespace]) -> String {
-    let cited: Vec<_> = names.iter().take(5).map(Namespace::to_string).collect();
-    if names.len() > cited.len() {
-        format!("{}, …", cited.join(", "))
-    } else {
-        cited.join(", ")
-    }
 }
 
 /// Restores `chosen` of `source` into `target`. `cursor` is empty, or the last one kept of an earlier try of exactly the

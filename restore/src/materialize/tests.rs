@@ -213,15 +213,7 @@ fn a_capped_collection_comes_in_the_order_of_insertion_however_little_memory_the
         let expected: Vec<i64> = (2..=20).collect();
         assert_eq!(numbers(&source, None).await, expected);
         for budget in [1, 100, 1000] {
-            let head = &source.head;
-            let mut rows = CappedRows {
-                head,
-                uuid: UUID,
-                last: None,
-                waiting: BTreeMap::new(),
-                ended: false,
-                budget,
-            };
+            let mut rows = CappedRows::new(&source.head, UUID, None).with_budget(budget);
             let mut got = Vec::new();
             loop {
                 let batch = rows.next_batch().await.unwrap();
