@@ -7,4 +7,3 @@ mod histories;
 mod interpreter;
 mod keys;
 mod vectors;
-mod zz_speed;
