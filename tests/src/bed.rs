@@ -35,7 +35,11 @@ impl Bed {
             folder.disable_cleanup(true);
             eprintln!("keeping {}", folder.path().display());
         }
-        Ok(Bed { folder, next: AtomicUsize::new(0), _seat: seat })
+        Ok(Bed {
+            folder,
+            next: AtomicUsize::new(0),
+            _seat: seat,
+        })
     }
 
     /// A new empty folder for one purpose.

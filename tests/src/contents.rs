@@ -85,13 +85,22 @@ pub async fn read(client: &Client, scope: Scope) -> Result<Contents> {
 }
 
 async fn database_names(client: &Client) -> Result<Vec<String>> {
-    let reply = client.database("admin").run_command(doc! { "listDatabases": 1, "nameOnly": true }).await?;
+    let reply = client
+        .database("admin")
+        .run_command(doc! { "listDatabases": 1, "nameOnly": true })
+        .await?;
     let databases = reply.get_array("databases")?.iter().filter_map(Bson::as_document);
-    Ok(databases.map(|database| database.get_str("name").map(str::to_owned)).collect::<Result<_, _>>()?)
+    Ok(databases
+        .map(|database| database.get_str("name").map(str::to_owned))
+        .collect::<Result<_, _>>()?)
 }
 
 async fn listed(database: &Database) -> Result<Vec<Document>> {
-    Ok(database.run_cursor_command(doc! { "listCollections": 1 }).await?.try_collect().await?)
+    Ok(database
+        .run_cursor_command(doc! { "listCollections": 1 })
+        .await?
+        .try_collect()
+        .await?)
 }
 
 async fn read_collection(
@@ -102,12 +111,23 @@ async fn read_collection(
 ) -> Result<Collection> {
     options.remove("uuid");
     let is_capped = options.get_bool("capped").unwrap_or(false);
-    let mut collection =
-        Collection { kind, options: fields(options), indexes: BTreeMap::new(), documents: Vec::new() };
+    let mut collection = Collection {
+        kind,
+        options: fields(options),
+        indexes: BTreeMap::new(),
+        documents: Vec::new(),
+    };
     if collection.kind == "collection" {
         collection.indexes = indexes(database, &namespace.coll).await?;
-        let order = if is_capped { doc! { "$natural": 1 } } else { doc! { "_id": 1 } };
-        let find = database.collection::<RawDocumentBuf>(&namespace.coll).find(doc! {}).sort(order);
+        let order = if is_capped {
+            doc! { "$natural": 1 }
+        } else {
+            doc! { "_id": 1 }
+        };
+        let find = database
+            .collection::<RawDocumentBuf>(&namespace.coll)
+            .find(doc! {})
+            .sort(order);
         collection.documents = find.allow_disk_use(true).await?.try_collect().await?;
     }
     Ok(collection)
@@ -135,19 +155,26 @@ fn fields(document: Document) -> BTreeMap<String, Bson> {
         Bson::Double(number) if number.fract() == 0.0 && number.abs() < 1e15 => Bson::Int64(number as i64),
         other => other,
     };
-    document.into_iter().map(|(name, value)| (name, canonical(value))).collect()
+    document
+        .into_iter()
+        .map(|(name, value)| (name, canonical(value)))
+        .collect()
 }
 
 impl Contents {
     /// How many documents there are.
     pub fn documents(&self) -> usize {
-        self.collections.values().map(|collection| collection.documents.len()).sum()
+        self.collections
+            .values()
+            .map(|collection| collection.documents.len())
+            .sum()
     }
 
     /// Keeps only the collections of these databases, or of all when none is named.
     pub fn only(mut self, databases: &[&str]) -> Contents {
         let database = |name: &str| name.split_once('.').map_or(String::new(), |(db, _)| db.to_owned());
-        self.collections.retain(|name, _| databases.is_empty() || databases.contains(&database(name).as_str()));
+        self.collections
+            .retain(|name, _| databases.is_empty() || databases.contains(&database(name).as_str()));
         self
     }
 
@@ -157,13 +184,29 @@ impl Contents {
         for (name, mine) in &self.collections {
             match other.collections.get(name) {
                 Some(theirs) => found.extend(mine.differences(theirs).into_iter().map(|what| (name, what))),
-                None => found.push((name, format!("{} with {} documents is missing", mine.kind, mine.documents.len()))),
+                None => found.push((
+                    name,
+                    format!("{} with {} documents is missing", mine.kind, mine.documents.len()),
+                )),
             }
         }
-        for (name, theirs) in other.collections.iter().filter(|(name, _)| !self.collections.contains_key(*name)) {
-            found.push((name, format!("{} with {} documents is too many", theirs.kind, theirs.documents.len())));
+        for (name, theirs) in other
+            .collections
+            .iter()
+            .filter(|(name, _)| !self.collections.contains_key(*name))
+        {
+            found.push((
+                name,
+                format!("{} with {} documents is too many", theirs.kind, theirs.documents.len()),
+            ));
         }
-        found.into_iter().map(|(name, what)| Difference { namespace: name.clone(), what }).collect()
+        found
+            .into_iter()
+            .map(|(name, what)| Difference {
+                namespace: name.clone(),
+                what,
+            })
+            .collect()
     }
 
     /// Fails, naming the first differences, unless `other` is the same.
@@ -173,7 +216,11 @@ impl Contents {
             return Ok(());
         }
         let lines: Vec<String> = differences.iter().take(12).map(ToString::to_string).collect();
-        bail!("{} differences, wanted first, found second:\n{}", differences.len(), lines.join("\n"))
+        bail!(
+            "{} differences, wanted first, found second:\n{}",
+            differences.len(),
+            lines.join("\n")
+        )
     }
 }
 
@@ -186,7 +233,11 @@ impl Collection {
         if !same_fields(&self.options, &other.options) {
             found.push(format!("options {:?} / {:?}", self.options, other.options));
         }
-        for name in self.indexes.keys().chain(other.indexes.keys().filter(|name| !self.indexes.contains_key(*name))) {
+        for name in self
+            .indexes
+            .keys()
+            .chain(other.indexes.keys().filter(|name| !self.indexes.contains_key(*name)))
+        {
             match (self.indexes.get(name), other.indexes.get(name)) {
                 (Some(mine), Some(theirs)) if same_fields(mine, theirs) => {}
                 (mine, theirs) => found.push(format!("index {name:?}: {mine:?} / {theirs:?}")),
@@ -197,7 +248,12 @@ impl Collection {
     }
 
     fn document_differences(&self, other: &Collection) -> Option<String> {
-        let same = self.documents.iter().zip(&other.documents).take_while(|(mine, theirs)| mine == theirs).count();
+        let same = self
+            .documents
+            .iter()
+            .zip(&other.documents)
+            .take_while(|(mine, theirs)| mine == theirs)
+            .count();
         if same == self.documents.len() && same == other.documents.len() {
             return None;
         }
@@ -218,7 +274,9 @@ impl Collection {
 fn same_fields(mine: &BTreeMap<String, Bson>, theirs: &BTreeMap<String, Bson>) -> bool {
     let bytes = |value: &Bson| doc! { "": value.clone() }.to_vec().unwrap_or_default();
     mine.len() == theirs.len()
-        && mine.iter().all(|(name, value)| theirs.get(name).is_some_and(|other| bytes(value) == bytes(other)))
+        && mine
+            .iter()
+            .all(|(name, value)| theirs.get(name).is_some_and(|other| bytes(value) == bytes(other)))
 }
 
 fn short(text: &str) -> String {
@@ -256,7 +314,9 @@ mod tests {
             indexes: BTreeMap::new(),
             documents,
         };
-        Contents { collections: BTreeMap::from([("a.b".to_owned(), collection)]) }
+        Contents {
+            collections: BTreeMap::from([("a.b".to_owned(), collection)]),
+        }
     }
 
     #[test]
@@ -270,8 +330,14 @@ mod tests {
     fn the_order_of_fields_in_a_document_counts_and_that_of_options_does_not() {
         let here = one(doc! { "_id": 1, "a": 1, "b": 2 });
         assert_eq!(here.differences(&one(doc! { "_id": 1, "b": 2, "a": 1 })).len(), 1);
-        assert!(same_fields(&fields(doc! { "a": 1, "b": 2_i64 }), &fields(doc! { "b": 2, "a": 1.0 })));
-        assert!(!same_fields(&fields(doc! { "key": { "a": 1, "b": 1 } }), &fields(doc! { "key": { "b": 1, "a": 1 } })));
+        assert!(same_fields(
+            &fields(doc! { "a": 1, "b": 2_i64 }),
+            &fields(doc! { "b": 2, "a": 1.0 })
+        ));
+        assert!(!same_fields(
+            &fields(doc! { "key": { "a": 1, "b": 1 } }),
+            &fields(doc! { "key": { "b": 1, "a": 1 } })
+        ));
     }
 
     #[test]

@@ -45,7 +45,13 @@ impl Headwater {
             "{} is missing: run `cargo build -p headwater` or name the binary in HEADWATER_BIN",
             binary.display()
         );
-        Ok(Headwater { binary, folder, port: free_port()?, daemon: None, agent: None })
+        Ok(Headwater {
+            binary,
+            folder,
+            port: free_port()?,
+            daemon: None,
+            agent: None,
+        })
     }
 
     /// The folder of the node: its keys, its Raft log, its cache and, by default, its store.
@@ -70,7 +76,11 @@ impl Headwater {
         let folder = self.node_folder();
         let listen = format!("127.0.0.1:{}", self.port);
         let mut command = self.logged("daemon")?;
-        command.arg("daemon").arg("--dir").arg(folder).args(["--listen", &listen]);
+        command
+            .arg("daemon")
+            .arg("--dir")
+            .arg(folder)
+            .args(["--listen", &listen]);
         self.daemon = Some(Process::start("headwater daemon", &mut command)?);
         self.wait_until_it_listens("daemon").await
     }
@@ -90,7 +100,11 @@ impl Headwater {
         let folder = self.node_folder();
         let listen = format!("127.0.0.1:{}", self.port);
         let mut command = self.logged("daemon")?;
-        command.arg("quickstart").args(["--uri", uri, "--name", name, "--listen", &listen]).arg("--dir").arg(folder);
+        command
+            .arg("quickstart")
+            .args(["--uri", uri, "--name", name, "--listen", &listen])
+            .arg("--dir")
+            .arg(folder);
         self.daemon = Some(Process::start("headwater quickstart", &mut command)?);
         self.wait_until_it_listens("daemon").await
     }
@@ -128,7 +142,10 @@ impl Headwater {
 
     /// Runs a command to its end, whatever that is.
     pub async fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Ended> {
-        let output = tokio::process::Command::from(self.command(arguments)).kill_on_drop(true).output().await?;
+        let output = tokio::process::Command::from(self.command(arguments))
+            .kill_on_drop(true)
+            .output()
+            .await?;
         Ok(Ended {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -148,16 +165,12 @@ impl Headwater {
             ended.stderr,
             self.log_tail("daemon")
         );
-        serde_json::from_str(&ended.stdout).with_context(|| format!("`headwater {shown}` printed no JSON: {}", ended.stdout))
+        serde_json::from_str(&ended.stdout)
+            .with_context(|| format!("`headwater {shown}` printed no JSON: {}", ended.stdout))
     }
 
     /// Runs a JSON command again and again until `wanted` finds in it what it waits for.
-    pub async fn until<T>(
-        &self,
-        what: &str,
-        arguments: &[&str],
-        wanted: impl Fn(&Value) -> Option<T>,
-    ) -> Result<T> {
+    pub async fn until<T>(&self, what: &str, arguments: &[&str], wanted: impl Fn(&Value) -> Option<T>) -> Result<T> {
         let outcome = until(what, || async { Ok(wanted(&self.json(arguments).await?)) }).await;
         outcome.with_context(|| format!("the daemon's log ends so:\n{}", self.log_tail("daemon")))
     }
@@ -166,7 +179,9 @@ impl Headwater {
         let log = File::options().create(true).append(true).open(self.log(role))?;
         let mut command = Command::new(&self.binary);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        command.env("HOME", &self.folder).env("XDG_DATA_HOME", self.folder.join("data"));
+        command
+            .env("HOME", &self.folder)
+            .env("XDG_DATA_HOME", self.folder.join("data"));
         Ok(command)
     }
 
@@ -185,6 +200,10 @@ impl Headwater {
 /// Test programs lie in `target/PROFILE/deps`, binaries in `target/PROFILE`.
 fn built_beside(test: &Path) -> Option<PathBuf> {
     let folder = test.parent()?;
-    let profile = if folder.ends_with("deps") { folder.parent()? } else { folder };
+    let profile = if folder.ends_with("deps") {
+        folder.parent()?
+    } else {
+        folder
+    };
     Some(profile.join("headwater"))
 }

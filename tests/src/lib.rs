@@ -18,14 +18,14 @@
 
 pub mod bed;
 pub mod contents;
-//C pub mod corpus;
+pub mod corpus;
 pub mod headwater;
 pub mod mongod;
 pub mod process;
 pub mod replay;
 pub mod replica_set;
 pub mod until;
-//C pub mod workload;
+pub mod workload;
 
 pub use bed::{Bed, versions};
 pub use contents::{Contents, Scope};
@@ -34,4 +34,4 @@ pub use mongod::{Mongod, MongodSpec};
 pub use process::Process;
 pub use replica_set::{ReplicaSet, ReplicaSetSpec};
 pub use until::until;
-//C pub use workload::{Workload, WorkloadSpec};
+pub use workload::{Workload, WorkloadSpec};

@@ -33,12 +33,17 @@ pub struct MongodSpec {
 impl MongodSpec {
     /// A standalone of this version, with test commands and a small cache.
     pub fn new(version: &str) -> Self {
-        let parameters = [("enableTestCommands", "1"), ("diagnosticDataCollectionEnabled", "false")];
+        let parameters = [
+            ("enableTestCommands", "1"),
+            ("diagnosticDataCollectionEnabled", "false"),
+        ];
         MongodSpec {
             version: version.to_owned(),
             replica_set: None,
             oplog_mib: 990,
-            parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            parameters: parameters
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec(),
             arguments: Vec::new(),
         }
     }
@@ -65,7 +70,13 @@ impl Mongod {
     pub async fn start(spec: MongodSpec, folder: PathBuf) -> Result<Mongod> {
         let port = free_port()?;
         let client = Client::with_uri_str(uri(port)).await?;
-        let mut mongod = Mongod { spec, folder, port, process: None, client };
+        let mut mongod = Mongod {
+            spec,
+            folder,
+            port,
+            process: None,
+            client,
+        };
         mongod.run().await?;
         Ok(mongod)
     }
@@ -77,7 +88,14 @@ impl Mongod {
         fs::create_dir_all(&data)?;
         let mut command: Command = installed.command();
         command
-            .args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25", "--logappend"])
+            .args([
+                "--bind_ip",
+                "127.0.0.1",
+                "--nounixsocket",
+                "--wiredTigerCacheSizeGB",
+                "0.25",
+                "--logappend",
+            ])
             .args(["--port", &self.port.to_string()])
             .arg("--dbpath")
             .arg(&data)
@@ -89,7 +107,11 @@ impl Mongod {
         for (name, value) in &self.spec.parameters {
             command.args(["--setParameter", &format!("{name}={value}")]);
         }
-        command.args(&self.spec.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(&self.spec.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         self.process = Some(Process::start("mongod", &mut command)?);
         self.wait_until_it_answers().await
     }
@@ -101,7 +123,11 @@ impl Mongod {
             _ => bail!("mongod ended at its start:\n{}", log_tail(&log)),
         })
         .await?;
-        self.client.database("admin").run_command(doc! { "ping": 1 }).await.context("mongod does not answer")?;
+        self.client
+            .database("admin")
+            .run_command(doc! { "ping": 1 })
+            .await
+            .context("mongod does not answer")?;
         Ok(())
     }
 

@@ -17,7 +17,10 @@ impl Process {
     /// Starts it.
     pub fn start(name: &str, command: &mut Command) -> Result<Process> {
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        Ok(Process { name: name.to_owned(), child })
+        Ok(Process {
+            name: name.to_owned(),
+            child,
+        })
     }
 
     /// How it ended; `None` while it runs.
@@ -54,7 +57,9 @@ impl Process {
     }
 
     fn signal(&self, signal: &str) -> Result<()> {
-        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status()?;
+        let sent = Command::new("kill")
+            .args([&format!("-{signal}"), &self.child.id().to_string()])
+            .status()?;
         ensure!(sent.success(), "cannot send SIG{signal} to {}", self.name);
         Ok(())
     }

@@ -41,12 +41,18 @@ pub async fn to(bed: &Bed, source: &ReplicaSet, at: Ts) -> Result<Mongod> {
 
 /// Copies the source's entries after the model's newest one and up to `at`; answers the optime they begin after.
 async fn copy_entries(source: &ReplicaSet, model: &Client, at: Ts) -> Result<Document> {
-    let newest = oplog::<Document>(model).find_one(doc! {}).sort(doc! { "$natural": -1 }).await?;
+    let newest = oplog::<Document>(model)
+        .find_one(doc! {})
+        .sort(doc! { "$natural": -1 })
+        .await?;
     let newest = newest.context("the copy of the new set has no oplog")?;
     let begin = newest.get_timestamp("ts")?;
     let from = oplog::<RawDocumentBuf>(source.client());
     let known = from.count_documents(doc! { "ts": begin }).await?;
-    ensure!(known == 1, "the source's oplog no longer reaches back to its beginning: start it with a larger one");
+    ensure!(
+        known == 1,
+        "the source's oplog no longer reaches back to its beginning: start it with a larger one"
+    );
     let to = oplog::<RawDocumentBuf>(model);
     let wanted = doc! { "ts": { "$gt": begin, "$lte": bson::Timestamp::from(at) } };
     let mut entries = from.find(wanted).sort(doc! { "$natural": 1 }).await?;
@@ -70,11 +76,19 @@ async fn copy_entries(source: &ReplicaSet, model: &Client, at: Ts) -> Result<Doc
 async fn pretend_to_have_crashed(model: &Mongod, applied: &Document) -> Result<()> {
     let local = model.client().database("local");
     let progress = local.collection::<Document>("replset.minvalid");
-    progress.update_one(doc! {}, doc! { "$set": { "begin": applied } }).upsert(true).await?;
+    progress
+        .update_one(doc! {}, doc! { "$set": { "begin": applied } })
+        .upsert(true)
+        .await?;
     let configs = local.collection::<Document>("system.replset");
-    let mut config = configs.find_one(doc! {}).await?.context("the copy of the new set has no configuration")?;
+    let mut config = configs
+        .find_one(doc! {})
+        .await?
+        .context("the copy of the new set has no configuration")?;
     let members = config.get_array_mut("members")?;
-    let Some(Bson::Document(only)) = members.first_mut() else { anyhow::bail!("a configuration without members") };
+    let Some(Bson::Document(only)) = members.first_mut() else {
+        anyhow::bail!("a configuration without members")
+    };
     only.insert("host", model.address());
     only.insert("priority", 0);
     // Port 1 of the loopback interface: nobody listens there.

@@ -30,12 +30,20 @@ impl ReplicaSetSpec {
     /// One member: the usual source. Transactions of more than three operations are split over several oplog entries.
     pub fn single(version: &str) -> Self {
         let mongod = MongodSpec::new(version).parameter("maxNumberOfTransactionOperationsInSingleOplogEntry", 3);
-        ReplicaSetSpec { name: "rs0".to_owned(), members: 1, mongod, replayable: true }
+        ReplicaSetSpec {
+            name: "rs0".to_owned(),
+            members: 1,
+            mongod,
+            replayable: true,
+        }
     }
 
     /// Three members, all of which may become primary.
     pub fn three(version: &str) -> Self {
-        ReplicaSetSpec { members: 3, ..ReplicaSetSpec::single(version) }
+        ReplicaSetSpec {
+            members: 3,
+            ..ReplicaSetSpec::single(version)
+        }
     }
 
     /// Without the copy of the empty set: starts faster, cannot be replayed. For targets.
@@ -73,7 +81,11 @@ impl ReplicaSet {
         spec.mongod.replica_set = Some(spec.name.clone());
         let mut first = Mongod::start(spec.mongod.clone(), bed.new_folder("member-0")?).await?;
         let members = vec![doc! { "_id": 0, "host": first.address() }];
-        admin(&first, doc! { "replSetInitiate": { "_id": &spec.name, "members": members } }).await?;
+        admin(
+            &first,
+            doc! { "replSetInitiate": { "_id": &spec.name, "members": members } },
+        )
+        .await?;
         wait_for_role(&first, Role::Primary).await?;
         let mut baseline = None;
         if spec.replayable {
@@ -92,7 +104,12 @@ impl ReplicaSet {
             members.push(member);
         }
         let client = Client::with_uri_str(set_uri(&members, &spec.name)).await?;
-        Ok(ReplicaSet { spec, members, baseline, client })
+        Ok(ReplicaSet {
+            spec,
+            members,
+            baseline,
+            client,
+        })
     }
 
     /// Connection string of the set.
@@ -168,14 +185,20 @@ impl ReplicaSet {
     pub async fn mark(&self, text: &str) -> Result<Ts> {
         let command = doc! { "appendOplogNote": 1, "data": { "mark": text }, "writeConcern": { "w": "majority" } };
         let reply = self.client.database("admin").run_command(command).await?;
-        let time = reply.get_timestamp("operationTime").context("the server answered without its time")?;
+        let time = reply
+            .get_timestamp("operationTime")
+            .context("the server answered without its time")?;
         Ok(Ts::from(time))
     }
 
     /// The newest entry of the primary's oplog.
     pub async fn newest(&self) -> Result<Ts> {
         let oplog = self.client.database("local").collection::<Document>("oplog.rs");
-        let entry = oplog.find_one(doc! {}).sort(doc! { "$natural": -1 }).await?.context("the oplog is empty")?;
+        let entry = oplog
+            .find_one(doc! {})
+            .sort(doc! { "$natural": -1 })
+            .await?
+            .context("the oplog is empty")?;
         let time: Timestamp = entry.get_timestamp("ts")?;
         Ok(Ts::from(time))
     }
@@ -183,7 +206,10 @@ impl ReplicaSet {
 
 fn set_uri(members: &[Mongod], name: &str) -> String {
     let addresses: Vec<_> = members.iter().map(Mongod::address).collect();
-    format!("mongodb://{}/?replicaSet={name}&serverSelectionTimeoutMS=60000", addresses.join(","))
+    format!(
+        "mongodb://{}/?replicaSet={name}&serverSelectionTimeoutMS=60000",
+        addresses.join(",")
+    )
 }
 
 async fn admin(member: &Mongod, command: Document) -> Result<Document> {
@@ -216,10 +242,15 @@ pub(crate) async fn wait_for_role(member: &Mongod, wanted: Role) -> Result<()> {
 
 async fn add_member(primary: &Mongod, member: &Mongod, number: usize) -> Result<()> {
     until("the set to take another member", || async {
-        let mut config = admin(primary, doc! { "replSetGetConfig": 1 }).await?.get_document("config")?.clone();
+        let mut config = admin(primary, doc! { "replSetGetConfig": 1 })
+            .await?
+            .get_document("config")?
+            .clone();
         let version = config.get_i32("version")? + 1;
         config.insert("version", version);
-        config.get_array_mut("members")?.push(doc! { "_id": number as i32, "host": member.address() }.into());
+        config
+            .get_array_mut("members")?
+            .push(doc! { "_id": number as i32, "host": member.address() }.into());
         // Refused for a moment while the last change of the configuration is not yet committed.
         Ok(admin(primary, doc! { "replSetReconfig": config }).await.ok())
     })
