@@ -1,12 +1,12 @@
 //! What to protect: asks the service once a second and keeps exactly one stream per deployment it names.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::AbortHandle;
 use headwater_host::Host;
 use headwater_model::DeploymentName;
-use headwater_protocol::agent::{DeploymentOrder, OrdersRequest, RefusalKind};
+use headwater_protocol::agent::{DeploymentFault, DeploymentOrder, OrdersRequest, RefusalKind, StreamFault};
 use tokio::sync::watch;
 
 use crate::settings::AgentSettings;
@@ -49,22 +49,45 @@ impl Drop for Running {
     }
 }
 
+/// Faults of streams that do not know their replica set yet; told with every request for orders.
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Arc<Mutex<BTreeMap<DeploymentName, StreamFault>>>);
+
+impl Faults {
+    /// Remembers or forgets what hinders a deployment.
+    pub fn set(&self, deployment: &DeploymentName, fault: Option<StreamFault>) {
+        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match fault {
+            Some(fault) => faults.insert(deployment.clone(), fault),
+            None => faults.remove(deployment),
+        };
+    }
+
+    fn all(&self) -> Vec<DeploymentFault> {
+        let faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pairs = faults.iter();
+        pairs.map(|(deployment, fault)| DeploymentFault { deployment: deployment.clone(), fault: fault.clone() }).collect()
+    }
+}
+
 async fn follow(host: &Host, settings: &Arc<AgentSettings>, service: &Service) -> Result<(), AgentError> {
-    let request = OrdersRequest {
-        agent: settings.agent_id.clone(),
-        host: settings.host_name.clone(),
-        version: settings.version.clone(),
-    };
+    let faults = Faults::default();
     let mut streams: BTreeMap<DeploymentName, Running> = BTreeMap::new();
     let mut heard = false;
     loop {
+        let request = OrdersRequest {
+            agent: settings.agent_id.clone(),
+            host: settings.host_name.clone(),
+            version: settings.version.clone(),
+            faults: faults.all(),
+        };
         match service.orders(&request).await {
             Ok(reply) => {
                 heard = true;
                 let wanted = reply.deployments.into_iter().map(|order| (order.deployment.clone(), order)).collect();
-                for order in change(&mut streams, wanted) {
+                for order in change(&mut streams, &faults, wanted) {
                     tracing::info!(deployment = %order.deployment, "starting to stream");
-                    let run = stream::run(host.clone(), settings.clone(), service.clone(), order.clone());
+                    let run = stream::run(host.clone(), settings.clone(), service.clone(), faults.clone(), order.clone());
                     let task = host.spawn(run);
                     streams.insert(order.deployment.clone(), Running { order, abort: task.abort_handle() });
                 }
@@ -81,11 +104,13 @@ async fn follow(host: &Host, settings: &Arc<AgentSettings>, service: &Service) -
 /// Lets go of what is not wanted, or wanted differently; gives what must be started.
 fn change(
     streams: &mut BTreeMap<DeploymentName, Running>,
+    faults: &Faults,
     wanted: BTreeMap<DeploymentName, DeploymentOrder>,
 ) -> Vec<DeploymentOrder> {
     streams.retain(|name, running| {
         let keep = wanted.get(name) == Some(&running.order);
         if !keep {
+            faults.set(name, None);
             tracing::info!(deployment = %name, "no longer streaming under the old order");
         }
         keep
@@ -111,10 +136,16 @@ mod tests {
         }
         let kept = streams.values().next().unwrap().abort.clone();
         let let_go = streams.values().nth(1).unwrap().abort.clone();
-        let start = change(&mut streams, [order("a", "1"), order("b", "2"), order("d", "1")].into());
+        let faults = Faults::default();
+        for (name, _) in [order("a", "1"), order("b", "1")] {
+            faults.set(&name, Some(StreamFault::Unreachable { detail: "words".to_owned() }));
+        }
+        let start = change(&mut streams, &faults, [order("a", "1"), order("b", "2"), order("d", "1")].into());
         let names: Vec<&str> = start.iter().map(|order| order.deployment.as_str()).collect();
         assert_eq!(names, ["b", "d"]);
         assert!(!kept.is_aborted() && let_go.is_aborted());
         assert_eq!(streams.len(), 1);
+        let told: Vec<String> = faults.all().iter().map(|fault| fault.deployment.to_string()).collect();
+        assert_eq!(told, ["a"], "a fault goes with its stream");
     }
 }

@@ -12,6 +12,7 @@ use headwater_protocol::agent::{
 };
 
 use crate::backoff::Backoff;
+use crate::orders::Faults;
 use crate::poll::{self, Status};
 use crate::settings::AgentSettings;
 use crate::shipping::Service;
@@ -69,8 +70,14 @@ impl From<Refusal> for End {
 const FAULT_PAUSE: Duration = Duration::from_secs(3);
 
 /// Streams one deployment for ever. To stop it, drop it.
-pub async fn run(host: Host, settings: Arc<AgentSettings>, service: Service, order: DeploymentOrder) -> Infallible {
-    let mut stream = Stream { host, settings, service, order, known: None };
+pub async fn run(
+    host: Host,
+    settings: Arc<AgentSettings>,
+    service: Service,
+    faults: Faults,
+    order: DeploymentOrder,
+) -> Infallible {
+    let mut stream = Stream { host, settings, service, faults, order, known: None };
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
         let started = tokio::time::Instant::now();
@@ -102,8 +109,9 @@ struct Stream {
     host: Host,
     settings: Arc<AgentSettings>,
     service: Service,
+    faults: Faults,
     order: DeploymentOrder,
-    /// What a fault is reported under once the source has told its name.
+    /// What faults are reported under once the stream was opened.
     known: Option<(ReplicaSetId, Incarnation)>,
 }
 
@@ -119,16 +127,12 @@ impl Stream {
         let source = Source::connect(&self.order.uri, self.settings.source_timeout).await?;
         let (node, hello) = source.reader().await?;
         let set = self.named(&hello)?;
-        let incarnation = match &self.known {
-            Some((known, incarnation)) if *known == set => *incarnation,
-            _ => Incarnation::default(),
-        };
-        self.known = Some((set.clone(), incarnation));
         if let Some(fault) = privileges::check(&node).await? {
             return Err(End::Fault(fault));
         }
         let (request, reply) = self.open(&set, &node).await?;
         self.known = Some((set.clone(), reply.incarnation));
+        self.faults.set(&self.order.deployment, None);
         let conversation = Conversation {
             host: self.host.clone(),
             settings: self.settings.clone(),
@@ -189,7 +193,8 @@ impl Stream {
     /// Tells the service about a fault until it wants something else or it is time to look again.
     async fn report(&mut self, fault: StreamFault) {
         let Some((set, incarnation)) = self.known.clone() else {
-            return; // Not even the set's name is known; the log has the words.
+            self.faults.set(&self.order.deployment, Some(fault));
+            return tokio::time::sleep(FAULT_PAUSE).await;
         };
         let request = PollRequest {
             agent: self.settings.agent_id.clone(),
