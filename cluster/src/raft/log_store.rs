@@ -23,7 +23,8 @@ use super::{Entry, LogId, StorageError, TypeConfig, Vote};
 #[derive(Clone)]
 pub(crate) struct LogStore {
     disk: Disk,
-    /// The number of entries that the durable control image covers; `None` where no image guards the log.
+    /// The number of entries that the durable control image covers; `None` only in openraft's suite, which purges what
+    /// was never applied and begins logs in the middle.
     covered: Option<watch::Receiver<u64>>,
 }
 
@@ -72,7 +73,12 @@ impl LogStore {
             Some(last) => Some(last.id.index),
             None => self.purged()?.map(|id| id.index),
         };
-        let start = before.map_or(0, |index| index + 1);
+        let start = match before {
+            Some(index) => index + 1,
+            None if self.covered.is_some() => 0,
+            // The suite of openraft lets a state machine of nowhere stand for what came before.
+            None => first.id.index,
+        };
         let follow = entries
             .iter()
             .zip(start..)

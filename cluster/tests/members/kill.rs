@@ -50,7 +50,7 @@ async fn what_a_process_acknowledged_before_it_was_killed_is_there() {
         child.wait().unwrap();
         let control = member(folder.path()).await;
         let missing: Vec<u64> = (0..=last).filter(|n| !control.state().keys.contains_key(&key(*n))).collect();
-        assert_eq!(missing, [], "acknowledged in round {round} and lost");
+        assert_eq!(missing, [0; 0], "acknowledged in round {round} and lost");
         control.shutdown().await;
         drop(control);
         released(folder.path()).await;

@@ -65,11 +65,15 @@ async fn many_submitters_share_entries_and_each_gets_its_own_answer() {
 }
 
 #[test]
-fn the_handle_works_from_a_thread_without_a_runtime() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let member = runtime.block_on(start(&MemoryDisk::new(), NODE, Settings::single(NODE))).unwrap();
+fn the_handle_works_from_a_thread_of_another_runtime() {
+    let ours = tokio::runtime::Runtime::new().unwrap();
+    let member = ours.block_on(start(&MemoryDisk::new(), NODE, Settings::single(NODE))).unwrap();
     let control = member.control.clone();
-    let answer = std::thread::scope(|scope| scope.spawn(|| futures::executor::block_on(control.submit(add_key(1)))).join());
+    let submit = move || {
+        let theirs = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        theirs.block_on(control.submit(add_key(1)))
+    };
+    let answer = std::thread::scope(|scope| scope.spawn(submit).join());
     assert_eq!(answer.unwrap(), Ok(Response::Done));
 }
 

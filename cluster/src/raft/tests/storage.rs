@@ -12,12 +12,17 @@ use openraft::{EntryPayload, RaftLogReader, RaftSnapshotBuilder};
 use super::disk;
 use crate::command::{Command, Response};
 use crate::keys::KeyRole;
-use crate::raft::disk::{IMAGE, PURGED, log_key};
+use crate::raft::disk::{Disk, DiskError, IMAGE, PURGED, log_key};
 use crate::raft::log_store::LogStore;
 use crate::raft::records::LogIdRecord;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::{Entry, LogId, Vote, image};
 use crate::state::NodeId;
+
+/// The log as a member opens it.
+fn log_of(disk: &Disk) -> Result<LogStore, DiskError> {
+    LogStore::open(disk, Some(StateMachine::open(disk)?.covered()))
+}
 
 fn blank(index: u64) -> Entry {
     blank_ent::<crate::raft::TypeConfig>(1, 1, index)
@@ -40,12 +45,13 @@ fn adding_keys(index: u64, numbers: std::ops::Range<u64>) -> Entry {
 async fn an_append_that_would_leave_a_gap_is_refused_and_ends_the_process() {
     let platter = MemoryDisk::new();
     let (disk, noted) = disk(&platter);
-    let mut log = LogStore::open(&disk, None).unwrap();
+    let mut log = log_of(&disk).unwrap();
+    assert!(log.blocking_append([blank(1)]).await.is_err(), "the first entry is missing");
     log.blocking_append([blank(0), blank(1)]).await.unwrap();
     for wrong in [vec![blank(3)], vec![blank(1)], vec![blank(2), blank(4)]] {
         assert!(log.blocking_append(wrong).await.is_err());
     }
-    assert_eq!(noted.0.lock().unwrap().len(), 3);
+    assert_eq!(noted.0.lock().unwrap().len(), 4);
     log.blocking_append([blank(2)]).await.unwrap();
 }
 
@@ -53,13 +59,13 @@ async fn an_append_that_would_leave_a_gap_is_refused_and_ends_the_process() {
 async fn acknowledged_entries_and_votes_survive_a_crash() {
     for seed in 0..20 {
         let platter = MemoryDisk::new();
-        let mut log = LogStore::open(&disk(&platter).0, None).unwrap();
+        let mut log = log_of(&disk(&platter).0).unwrap();
         log.save_vote(&Vote::new(3, 2)).await.unwrap();
         log.blocking_append([blank(0), blank(1), blank(2)]).await.unwrap();
         log.truncate(id(2)).await.unwrap();
         log.blocking_append([blank(2), blank(3)]).await.unwrap();
         platter.crash(seed);
-        let mut log = LogStore::open(&disk(&platter).0, None).unwrap();
+        let mut log = log_of(&disk(&platter).0).unwrap();
         assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(3, 2)));
         assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 4);
     }
@@ -69,7 +75,7 @@ async fn acknowledged_entries_and_votes_survive_a_crash() {
 async fn a_flush_that_fails_is_no_acknowledgement_and_ends_the_process() {
     let platter = MemoryDisk::new();
     let (disk, noted) = disk(&platter);
-    let mut log = LogStore::open(&disk, None).unwrap();
+    let mut log = log_of(&disk).unwrap();
     platter.fail_flushes(2);
     assert!(log.save_vote(&Vote::new(1, 1)).await.is_err());
     assert!(log.blocking_append([blank(0)]).await.is_err());
@@ -87,12 +93,12 @@ async fn a_damaged_disk_is_not_started_with() {
     ];
     for (what, damage) in damages {
         let platter = MemoryDisk::new();
-        let mut log = LogStore::open(&disk(&platter).0, None).unwrap();
+        let mut log = log_of(&disk(&platter).0).unwrap();
         log.save_vote(&Vote::new(3, 2)).await.unwrap();
         log.blocking_append([blank(0), blank(1), blank(2)]).await.unwrap();
         let kv = platter.open();
         kv.write(vec![damage(&kv)]).unwrap();
-        assert!(LogStore::open(&disk(&platter).0, None).is_err(), "{what}");
+        assert!(log_of(&disk(&platter).0).is_err(), "{what}");
     }
 }
 
@@ -196,6 +202,6 @@ async fn a_disk_is_one_nodes_and_never_anothers() {
     assert!(!disk(&platter).0.identify(NodeId(1)).await.unwrap());
     assert!(disk(&platter).0.identify(NodeId(2)).await.is_err());
     let foreign = MemoryDisk::new();
-    LogStore::open(&disk(&foreign).0, None).unwrap().blocking_append([blank(0)]).await.unwrap();
+    log_of(&disk(&foreign).0).unwrap().blocking_append([blank(0)]).await.unwrap();
     assert!(disk(&foreign).0.identify(NodeId(1)).await.is_err(), "a log without an owner");
 }
