@@ -15,7 +15,7 @@ use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{ErrorSubject, ErrorVerb, LogState, OptionalSend, RaftLogReader};
 use tokio::sync::watch;
 
-use super::disk::{COMMITTED, Disk, DiskError, PURGED, VOTE, log_key, put};
+use super::disk::{COMMITTED, Disk, DiskError, PURGED, VOTE, Wholeness, log_key, put};
 use super::records::{EntryRecord, LogIdRecord, VoteRecord};
 use super::{Entry, LogId, StorageError, TypeConfig, Vote};
 
@@ -23,8 +23,10 @@ use super::{Entry, LogId, StorageError, TypeConfig, Vote};
 #[derive(Clone)]
 pub(crate) struct LogStore {
     disk: Disk,
-    /// The number of entries that the durable control image covers; `None` only in openraft's suite, which purges what
-    /// was never applied and begins logs in the middle.
+    /// The number of entries that the durable control image covers.
+    ///
+    /// `None` only in openraft's own suite for storages, whose logs have gaps and are purged beyond what was applied:
+    /// there neither is looked at.
     covered: Option<watch::Receiver<u64>>,
 }
 
@@ -39,7 +41,7 @@ impl LogStore {
         };
         let purged = store.purged()?;
         let mut first = None;
-        disk.walk(.., |entry| {
+        disk.walk(.., store.wholeness(), |entry| {
             first.get_or_insert(entry.id.index);
         })?;
         let covers = store.covered.as_ref().map(|covered| *covered.borrow());
@@ -58,6 +60,13 @@ impl LogStore {
         Ok(store)
     }
 
+    fn wholeness(&self) -> Wholeness {
+        match self.covered {
+            Some(_) => Wholeness::Demanded,
+            None => Wholeness::Ignored,
+        }
+    }
+
     fn purged(&self) -> Result<Option<LogIdRecord>, DiskError> {
         self.disk.get("purge position", PURGED)
     }
@@ -73,17 +82,12 @@ impl LogStore {
             Some(last) => Some(last.id.index),
             None => self.purged()?.map(|id| id.index),
         };
-        let start = match before {
-            Some(index) => index + 1,
-            None if self.covered.is_some() => 0,
-            // The suite of openraft lets a state machine of nowhere stand for what came before.
-            None => first.id.index,
-        };
+        let start = before.map_or(0, |index| index + 1);
         let follow = entries
             .iter()
             .zip(start..)
             .all(|(entry, expected)| entry.id.index == expected);
-        if !follow {
+        if !follow && self.wholeness() == Wholeness::Demanded {
             let wrong = format!(
                 "entries from {} on do not follow the log, which ends before {start}",
                 first.id.index
@@ -129,7 +133,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     ) -> Result<Vec<Entry>, StorageError> {
         let entries = self
             .disk
-            .or_stop(ErrorSubject::Logs, ErrorVerb::Read, self.disk.entries(range))?;
+            .or_stop(ErrorSubject::Logs, ErrorVerb::Read, self.disk.entries(range, self.wholeness()))?;
         Ok(entries.into_iter().map(Entry::from).collect())
     }
 }
