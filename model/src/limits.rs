@@ -38,6 +38,12 @@ pub const LEAF_TARGET_BYTES: usize = 64 << 10;
 pub const LEAF_MIN_BYTES: usize = LEAF_TARGET_BYTES / 4;
 /// A leaf is always cut here, unless one record is larger.
 pub const LEAF_MAX_BYTES: usize = LEAF_TARGET_BYTES * 4;
+/// An interior block of a tree is cut at about this many children…
+pub const NODE_TARGET_CHILDREN: usize = 256;
+/// …not before this many…
+pub const NODE_MIN_CHILDREN: usize = NODE_TARGET_CHILDREN / 4;
+/// …and always here.
+pub const NODE_MAX_CHILDREN: usize = NODE_TARGET_CHILDREN * 4;
 /// The most raw bytes of one block: the largest record and some room.
 pub const BLOCK_MAX_BYTES: usize = BSON_MAX_BYTES + MIB;
 /// How many levels a tree may have: with 2 children at the least, beyond any data set.
@@ -53,6 +59,15 @@ pub const BLOCK_CACHE_BYTES: usize = 64 * MIB;
 pub const STACK_MAX_LAYERS: usize = 8;
 /// The most slices or layers merged at once; each holds one block or one slice in memory.
 pub const MERGE_FAN_IN: usize = 24;
+/// Pending changes of one document held as one record; at this size the memtable is frozen, so that a record fits a
+/// block.
+pub const PENDING_CHANGES_MAX_BYTES: usize = 8 * MIB;
+/// Documents of a first copy sorted in memory at once.
+pub const BUILD_GROUP_BYTES: usize = 64 * MIB;
+/// One batch of a scan closes at this much.
+pub const SCAN_BATCH_BYTES: usize = MIB;
+/// A fold that rewrites at most this many times the bytes of change is cheap.
+pub const FOLD_CHEAP_FACTOR: u64 = 4;
 
 /// Mail waiting for one actor before senders wait.
 pub const MAILBOX_CAPACITY: usize = 64;
@@ -108,6 +123,10 @@ const _: () = assert!(
 );
 const _: () = assert!(LEAF_MIN_BYTES < LEAF_TARGET_BYTES && LEAF_TARGET_BYTES < LEAF_MAX_BYTES);
 const _: () = assert!(LEAF_MAX_BYTES < BLOCK_MAX_BYTES && BSON_MAX_BYTES < BLOCK_MAX_BYTES);
+const _: () = assert!(PENDING_CHANGES_MAX_BYTES + BSON_MAX_BYTES / 2 < BLOCK_MAX_BYTES);
+const _: () = assert!(
+    2 <= NODE_MIN_CHILDREN && NODE_MIN_CHILDREN < NODE_TARGET_CHILDREN && NODE_TARGET_CHILDREN < NODE_MAX_CHILDREN
+);
 const _: () = assert!(
     RESTORE_TEXT_MAX_BYTES + PROBLEM_MAX_BYTES + 1024 < COMMAND_MAX_BYTES,
     "an update must fit"
