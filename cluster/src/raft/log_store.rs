@@ -131,9 +131,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, StorageError> {
-        let entries = self
-            .disk
-            .or_stop(ErrorSubject::Logs, ErrorVerb::Read, self.disk.entries(range, self.wholeness()))?;
+        let entries = self.disk.or_stop(
+            ErrorSubject::Logs,
+            ErrorVerb::Read,
+            self.disk.entries(range, self.wholeness()),
+        )?;
         Ok(entries.into_iter().map(Entry::from).collect())
     }
 }

@@ -13,7 +13,11 @@ use crate::process::{add_key, key, start};
 const NODE: NodeId = NodeId(1);
 
 fn eager() -> Settings {
-    Settings { entries_between_images: 10, entries_kept: 3, ..Settings::single(NODE) }
+    Settings {
+        entries_between_images: 10,
+        entries_kept: 3,
+        ..Settings::single(NODE)
+    }
 }
 
 #[tokio::test]
@@ -24,9 +28,16 @@ async fn a_fresh_member_leads_at_once_and_shows_what_it_acknowledged() {
     assert_eq!(*member.control.state(), State::default());
     let mut watch = member.control.watch();
     assert_eq!(member.control.submit(add_key(7)).await, Ok(Response::Done));
-    assert!(member.control.state().keys.contains_key(&key(7)), "shown when it is acknowledged");
+    assert!(
+        member.control.state().keys.contains_key(&key(7)),
+        "shown when it is acknowledged"
+    );
     watch.changed().await.unwrap();
-    let refused = member.control.submit(Command::RemoveKey { hash: key(8) }).await.unwrap();
+    let refused = member
+        .control
+        .submit(Command::RemoveKey { hash: key(8) })
+        .await
+        .unwrap();
     assert!(refused.is_refused(), "a refusal is an answer");
 }
 
@@ -36,7 +47,11 @@ async fn what_was_acknowledged_survives_every_crash() {
         let disk = MemoryDisk::new();
         for round in 0..4 {
             let member = start(&disk, NODE, eager()).await.unwrap();
-            assert_eq!(member.control.state().keys.len() as u64, round * 7, "seed {seed}, round {round}");
+            assert_eq!(
+                member.control.state().keys.len() as u64,
+                round * 7,
+                "seed {seed}, round {round}"
+            );
             for n in 0..7 {
                 member.control.submit(add_key(round * 7 + n)).await.unwrap();
             }
@@ -54,7 +69,10 @@ async fn many_submitters_share_entries_and_each_gets_its_own_answer() {
         let control = member.control.clone();
         async move {
             let added = control.submit(add_key(n)).await.unwrap();
-            let missing = control.submit(Command::RemoveKey { hash: key(n + 10_000) }).await.unwrap();
+            let missing = control
+                .submit(Command::RemoveKey { hash: key(n + 10_000) })
+                .await
+                .unwrap();
             (added, missing.is_refused())
         }
     });
@@ -67,7 +85,9 @@ async fn many_submitters_share_entries_and_each_gets_its_own_answer() {
 #[test]
 fn the_handle_works_from_a_thread_of_another_runtime() {
     let ours = tokio::runtime::Runtime::new().unwrap();
-    let member = ours.block_on(start(&MemoryDisk::new(), NODE, Settings::single(NODE))).unwrap();
+    let member = ours
+        .block_on(start(&MemoryDisk::new(), NODE, Settings::single(NODE)))
+        .unwrap();
     let control = member.control.clone();
     let submit = move || {
         let theirs = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -80,7 +100,10 @@ fn the_handle_works_from_a_thread_of_another_runtime() {
 #[tokio::test]
 async fn a_command_too_large_is_refused_before_anything_is_done() {
     let member = start(&MemoryDisk::new(), NODE, Settings::single(NODE)).await.unwrap();
-    let answer = member.control.submit(Command::AddKey { hash: "a".repeat(40_000), role: headwater_cluster::KeyRole::Admin });
+    let answer = member.control.submit(Command::AddKey {
+        hash: "a".repeat(40_000),
+        role: headwater_cluster::KeyRole::Admin,
+    });
     assert!(matches!(answer.await, Err(ControlError::TooLarge { .. })));
 }
 
@@ -108,7 +131,9 @@ async fn a_member_on_sled_that_was_shut_down_or_dropped_comes_back_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let host = Host::real().unwrap();
     for round in 0..3 {
-        let control = Control::start(&host, open(&folder, &host).await, NODE, eager()).await.unwrap();
+        let control = Control::start(&host, open(&folder, &host).await, NODE, eager())
+            .await
+            .unwrap();
         assert_eq!(control.state().keys.len() as u64, round * 15);
         for n in 0..15 {
             control.submit(add_key(round * 15 + n)).await.unwrap();

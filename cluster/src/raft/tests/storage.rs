@@ -37,8 +37,14 @@ fn hash(n: u64) -> String {
 }
 
 fn adding_keys(index: u64, numbers: std::ops::Range<u64>) -> Entry {
-    let commands = numbers.map(|n| Command::AddKey { hash: hash(n), role: KeyRole::Agent });
-    Entry { payload: EntryPayload::Normal(commands.collect()), ..blank(index) }
+    let commands = numbers.map(|n| Command::AddKey {
+        hash: hash(n),
+        role: KeyRole::Agent,
+    });
+    Entry {
+        payload: EntryPayload::Normal(commands.collect()),
+        ..blank(index)
+    }
 }
 
 #[tokio::test]
@@ -46,7 +52,10 @@ async fn an_append_that_would_leave_a_gap_is_refused_and_ends_the_process() {
     let platter = MemoryDisk::new();
     let (disk, noted) = disk(&platter);
     let mut log = log_of(&disk).unwrap();
-    assert!(log.blocking_append([blank(1)]).await.is_err(), "the first entry is missing");
+    assert!(
+        log.blocking_append([blank(1)]).await.is_err(),
+        "the first entry is missing"
+    );
     log.blocking_append([blank(0), blank(1)]).await.unwrap();
     for wrong in [vec![blank(3)], vec![blank(1)], vec![blank(2), blank(4)]] {
         assert!(log.blocking_append(wrong).await.is_err());
@@ -88,7 +97,9 @@ async fn a_damaged_disk_is_not_started_with() {
         ("a flipped bit in an entry", |kv| flipped(kv, &log_key(1))),
         ("a missing entry", |_| Op::delete(log_key(1))),
         ("a missing first entry", |_| Op::delete(log_key(0))),
-        ("an entry under another index", |kv| Op::put(log_key(3), kv.get(&log_key(1)).unwrap().unwrap())),
+        ("an entry under another index", |kv| {
+            Op::put(log_key(3), kv.get(&log_key(1)).unwrap().unwrap())
+        }),
         ("a flipped bit in the vote", |kv| flipped(kv, crate::raft::disk::VOTE)),
     ];
     for (what, damage) in damages {
@@ -163,7 +174,11 @@ async fn a_crash_while_an_image_is_replaced_leaves_the_old_or_the_new_one_whole(
         machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
         let header = image::header(&disk).unwrap().unwrap();
         assert!(header.pieces > 3 && header.bytes > 3 * limits::CONTROL_PIECE_BYTES as u64);
-        assert_eq!(disk.piece_keys().unwrap().len() as u64, header.pieces, "nothing is left behind");
+        assert_eq!(
+            disk.piece_keys().unwrap().len() as u64,
+            header.pieces,
+            "nothing is left behind"
+        );
     }
     assert!(old > 0 && new > 0, "{old} old, {new} new");
 }
@@ -177,7 +192,11 @@ async fn a_damaged_image_is_not_started_with() {
         machine.apply([adding_keys(0, 0..10)]).await.unwrap();
         machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
         let kv = platter.open();
-        let key = if piece { disk.piece_keys().unwrap().remove(0) } else { IMAGE.to_vec() };
+        let key = if piece {
+            disk.piece_keys().unwrap().remove(0)
+        } else {
+            IMAGE.to_vec()
+        };
         kv.write(vec![flipped(&kv, &key)]).unwrap();
         assert!(StateMachine::open(&disk).is_err());
     }
@@ -188,7 +207,14 @@ async fn commands_of_one_entry_are_answered_one_by_one() {
     let (disk, _) = disk(&MemoryDisk::new());
     let mut machine = StateMachine::open(&disk).unwrap();
     let remove = |n| Command::RemoveKey { hash: hash(n) };
-    let payload = EntryPayload::Normal(vec![remove(1), Command::AddKey { hash: hash(1), role: KeyRole::Admin }, remove(1)]);
+    let payload = EntryPayload::Normal(vec![
+        remove(1),
+        Command::AddKey {
+            hash: hash(1),
+            role: KeyRole::Admin,
+        },
+        remove(1),
+    ]);
     let answers = machine.apply([blank(0), Entry { payload, ..blank(1) }]).await.unwrap();
     assert!(answers[0].is_empty());
     assert!(answers[1][0].is_refused());
@@ -202,6 +228,13 @@ async fn a_disk_is_one_nodes_and_never_anothers() {
     assert!(!disk(&platter).0.identify(NodeId(1)).await.unwrap());
     assert!(disk(&platter).0.identify(NodeId(2)).await.is_err());
     let foreign = MemoryDisk::new();
-    log_of(&disk(&foreign).0).unwrap().blocking_append([blank(0)]).await.unwrap();
-    assert!(disk(&foreign).0.identify(NodeId(1)).await.is_err(), "a log without an owner");
+    log_of(&disk(&foreign).0)
+        .unwrap()
+        .blocking_append([blank(0)])
+        .await
+        .unwrap();
+    assert!(
+        disk(&foreign).0.identify(NodeId(1)).await.is_err(),
+        "a log without an owner"
+    );
 }
