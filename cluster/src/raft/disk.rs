@@ -172,6 +172,7 @@ impl Disk {
     }
 
     /// Ends the process if `result` leaves the disk in doubt; and tells openraft, for the worlds in which it goes on.
+    #[expect(clippy::result_large_err, reason = "openraft takes its error by value")]
     pub(crate) fn or_stop<T>(
         &self,
         subject: ErrorSubject<u64>,

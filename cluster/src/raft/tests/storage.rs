@@ -93,7 +93,7 @@ async fn a_flush_that_fails_is_no_acknowledgement_and_ends_the_process() {
 
 #[tokio::test]
 async fn a_damaged_disk_is_not_started_with() {
-    let damages: [(&str, fn(&dyn Kv) -> Op); 5] = [
+    let damages: [(&str, Damage); 5] = [
         ("a flipped bit in an entry", |kv| flipped(kv, &log_key(1))),
         ("a missing entry", |_| Op::delete(log_key(1))),
         ("a missing first entry", |_| Op::delete(log_key(0))),
@@ -112,6 +112,9 @@ async fn a_damaged_disk_is_not_started_with() {
         assert!(log_of(&disk(&platter).0).is_err(), "{what}");
     }
 }
+
+/// Makes a step that damages what is there.
+type Damage = fn(&dyn Kv) -> Op;
 
 fn flipped(kv: &dyn Kv, key: &[u8]) -> Op {
     let mut value = kv.get(key).unwrap().unwrap();
