@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_cluster::{Command, Control, ControlError, NodeId, Response, Settings, State};
+use headwater_cluster::{Command, Control, ControlError, NodeId, Response, Settings, State, codec};
 use headwater_host::memory::MemoryDisk;
 use headwater_host::real::SledKv;
 use headwater_host::{Host, Kv, KvError};
@@ -59,6 +59,60 @@ async fn what_was_acknowledged_survives_every_crash() {
             member.kill(&disk, seed * 10 + round);
         }
     }
+}
+
+#[tokio::test]
+async fn a_member_killed_while_it_began_begins_or_goes_on() {
+    for seed in 0..20 {
+        let disk = MemoryDisk::new();
+        for round in 0..3 {
+            start(&disk, NODE, Settings::single(NODE))
+                .await
+                .unwrap()
+                .kill(&disk, seed * 3 + round);
+        }
+        let member = start(&disk, NODE, Settings::single(NODE)).await.unwrap();
+        assert_eq!(
+            member.control.submit(add_key(1)).await,
+            Ok(Response::Done),
+            "seed {seed}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_peers_send_is_never_trusted() {
+    let member = start(&MemoryDisk::new(), NODE, Settings::single(NODE)).await.unwrap();
+    member.control.submit(add_key(1)).await.unwrap();
+    let server = member.control.server();
+    let framed = |kind: u8, payload: &[u8]| codec::frame(&[kind], payload);
+    for kind in 0..=4 {
+        for body in [
+            vec![],
+            vec![0; 100],
+            vec![255; 100],
+            framed(kind, &[]),
+            framed(kind, &[253; 64]),
+        ] {
+            assert!(server.serve(kind, body).await.is_empty(), "kind {kind}");
+        }
+    }
+    // A well-formed image (vote, meta, data) of a greater term, whose state is none.
+    let meta = (
+        Some((9u64, 2u64, 50u64)),
+        None::<u64>,
+        (vec![vec![2u64]], vec![(2u64, "b")]),
+        "image",
+    );
+    let image = ((9u64, 2u64, true), meta, vec![250u8; 40]);
+    let call = framed(3, &codec::encode("image", &image).unwrap());
+    let answer = server.serve(3, call).await;
+    let answer: Result<(u64, u64, bool), String> =
+        codec::decode("answer", codec::unframe("answer", &[3], &answer).unwrap()).unwrap();
+    assert!(answer.unwrap_err().contains("control state"));
+    assert!(member.control.is_leader());
+    assert_eq!(member.control.submit(add_key(2)).await, Ok(Response::Done));
+    assert_eq!(*member.noted.0.lock().unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
