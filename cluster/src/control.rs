@@ -19,6 +19,9 @@ use crate::state::{NodeId, State};
 pub struct Settings {
     /// The first members with their addresses. A member with an empty disk begins a cluster of these; all of them must
     /// be given the same. Empty for one that waits to be taken into a cluster.
+    ///
+    /// A member of several that lost its disk must not begin again: it has forgotten whom it voted for. It is started
+    /// with none, and taken in anew.
     pub voters: BTreeMap<NodeId, String>,
     /// How members call one another.
     pub transport: Arc<dyn Transport>,

@@ -1,5 +1,7 @@
 //! What every [`Kv`] promises, asked of each of them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail anywhere")]
+
 use std::sync::Arc;
 
 use headwater_host::memory::MemoryDisk;

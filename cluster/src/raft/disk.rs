@@ -46,6 +46,13 @@ pub(crate) enum DiskError {
     Wrong(String),
 }
 
+/// Whether a gap between log entries is an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wholeness {
+    Demanded,
+    Ignored,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Identity {
     node: u64,
@@ -104,17 +111,22 @@ impl Disk {
         Ok(self.kv.flush().await?)
     }
 
-    /// The entries of `range` that exist, which follow one another without a gap.
-    pub(crate) fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<EntryRecord>, DiskError> {
+    /// The entries of `range` that exist.
+    pub(crate) fn entries(
+        &self,
+        range: impl RangeBounds<u64>,
+        wholeness: Wholeness,
+    ) -> Result<Vec<EntryRecord>, DiskError> {
         let mut entries: Vec<EntryRecord> = Vec::new();
-        self.walk(range, |entry| entries.push(entry))?;
+        self.walk(range, wholeness, |entry| entries.push(entry))?;
         Ok(entries)
     }
 
-    /// Gives every entry of `range` that exists to `visit`, and fails at the first gap.
+    /// Gives every entry of `range` that exists to `visit`; fails at a gap between two of them if none may be.
     pub(crate) fn walk(
         &self,
         range: impl RangeBounds<u64>,
+        wholeness: Wholeness,
         mut visit: impl FnMut(EntryRecord),
     ) -> Result<(), DiskError> {
         let (mut from, to) = (start(&range), end(&range));
@@ -126,7 +138,7 @@ impl Disk {
             for (key, framed) in pairs {
                 let entry = entry((key, framed))?;
                 let index = entry.id.index;
-                if expected.is_some_and(|expected| expected != index) {
+                if wholeness == Wholeness::Demanded && expected.is_some_and(|expected| expected != index) {
                     return Err(DiskError::Wrong(format!("log entries are missing before {index}")));
                 }
                 expected = Some(index + 1);
@@ -160,6 +172,7 @@ impl Disk {
     }
 
     /// Ends the process if `result` leaves the disk in doubt; and tells openraft, for the worlds in which it goes on.
+    #[expect(clippy::result_large_err, reason = "openraft takes its error by value")]
     pub(crate) fn or_stop<T>(
         &self,
         subject: ErrorSubject<u64>,

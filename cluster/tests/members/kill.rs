@@ -17,7 +17,11 @@ const ACKNOWLEDGED: &str = "acknowledged ";
 async fn member(folder: &Path) -> Control {
     let host = Host::real().unwrap();
     let kv = Arc::new(SledKv::open(folder, host.blocking.clone()).unwrap());
-    let settings = Settings { entries_between_images: 20, entries_kept: 5, ..Settings::single(NodeId(1)) };
+    let settings = Settings {
+        entries_between_images: 20,
+        entries_kept: 5,
+        ..Settings::single(NodeId(1))
+    };
     Control::start(&host, kv, NodeId(1), settings).await.unwrap()
 }
 
@@ -37,7 +41,11 @@ async fn what_a_process_acknowledged_before_it_was_killed_is_there() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..3 {
         let mut child = Program::new(std::env::current_exe().unwrap())
-            .args(["--exact", "kill::a_process_that_submits_until_it_is_killed", "--nocapture"])
+            .args([
+                "--exact",
+                "kill::a_process_that_submits_until_it_is_killed",
+                "--nocapture",
+            ])
             .env(FOLDER, folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -45,12 +53,17 @@ async fn what_a_process_acknowledged_before_it_was_killed_is_there() {
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let numbers = lines.filter_map(|line| line.ok()?.strip_prefix(ACKNOWLEDGED)?.parse::<u64>().ok());
-        let last = numbers.take(30 + round * 17).last().expect("the process acknowledged something");
+        let last = numbers
+            .take(30 + round * 17)
+            .last()
+            .expect("the process acknowledged something");
         child.kill().unwrap();
         child.wait().unwrap();
         let control = member(folder.path()).await;
-        let missing: Vec<u64> = (0..=last).filter(|n| !control.state().keys.contains_key(&key(*n))).collect();
-        assert_eq!(missing, [], "acknowledged in round {round} and lost");
+        let missing: Vec<u64> = (0..=last)
+            .filter(|n| !control.state().keys.contains_key(&key(*n)))
+            .collect();
+        assert_eq!(missing, [0; 0], "acknowledged in round {round} and lost");
         control.shutdown().await;
         drop(control);
         released(folder.path()).await;

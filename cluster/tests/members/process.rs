@@ -43,9 +43,16 @@ pub struct Member {
 /// Starts a member on `disk`.
 pub async fn start(disk: &MemoryDisk, node: NodeId, settings: Settings) -> Result<Member, ControlError> {
     let real = Host::real().unwrap();
-    let tasks = Arc::new(Tasks { spawn: real.spawn.clone(), running: Mutex::default() });
+    let tasks = Arc::new(Tasks {
+        spawn: real.spawn.clone(),
+        running: Mutex::default(),
+    });
     let noted = Arc::new(Noted::default());
-    let host = Host { spawn: tasks.clone(), exit: noted.clone(), ..real };
+    let host = Host {
+        spawn: tasks.clone(),
+        exit: noted.clone(),
+        ..real
+    };
     let control = Control::start(&host, Arc::new(disk.open()), node, settings).await?;
     Ok(Member { control, noted, tasks })
 }
@@ -63,7 +70,10 @@ pub fn key(n: u64) -> String {
 }
 
 pub fn add_key(n: u64) -> Command {
-    Command::AddKey { hash: key(n), role: KeyRole::Agent }
+    Command::AddKey {
+        hash: key(n),
+        role: KeyRole::Agent,
+    }
 }
 
 /// Three members on one network.
@@ -77,7 +87,12 @@ pub struct Trio {
 impl Trio {
     pub async fn start(settings: fn(Settings) -> Settings) -> Trio {
         let disks: BTreeMap<NodeId, MemoryDisk> = (1..=3).map(|id| (NodeId(id), MemoryDisk::new())).collect();
-        let mut trio = Trio { network: MemoryNetwork::new(), disks, members: BTreeMap::new(), settings };
+        let mut trio = Trio {
+            network: MemoryNetwork::new(),
+            disks,
+            members: BTreeMap::new(),
+            settings,
+        };
         for id in [1, 2, 3].map(NodeId) {
             trio.boot(id).await;
         }
@@ -116,7 +131,9 @@ impl Trio {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), attempt).await.expect("no leader within a minute")
+        tokio::time::timeout(Duration::from_secs(60), attempt)
+            .await
+            .expect("no leader within a minute")
     }
 
     /// Waits until all members that run have the same state with `keys` keys.
@@ -124,15 +141,24 @@ impl Trio {
         let alike = async {
             loop {
                 let states: Vec<_> = self.members.values().map(|member| member.control.state()).collect();
-                if states.iter().all(|state| state.keys.len() == keys && **state == *states[0]) {
+                if states
+                    .iter()
+                    .all(|state| state.keys.len() == keys && **state == *states[0])
+                {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), alike).await.expect("no agreement within a minute");
+        tokio::time::timeout(Duration::from_secs(60), alike)
+            .await
+            .expect("no agreement within a minute");
         for (id, member) in &self.members {
-            assert_eq!(*member.noted.0.lock().unwrap(), [], "member {id} would have ended itself");
+            assert_eq!(
+                *member.noted.0.lock().unwrap(),
+                [],
+                "member {id} would have ended itself"
+            );
         }
     }
 }

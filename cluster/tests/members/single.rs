@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_cluster::{Command, Control, ControlError, NodeId, Response, Settings, State};
+use headwater_cluster::{Command, Control, ControlError, NodeId, Response, Settings, State, codec};
 use headwater_host::memory::MemoryDisk;
 use headwater_host::real::SledKv;
 use headwater_host::{Host, Kv, KvError};
@@ -13,7 +13,11 @@ use crate::process::{add_key, key, start};
 const NODE: NodeId = NodeId(1);
 
 fn eager() -> Settings {
-    Settings { entries_between_images: 10, entries_kept: 3, ..Settings::single(NODE) }
+    Settings {
+        entries_between_images: 10,
+        entries_kept: 3,
+        ..Settings::single(NODE)
+    }
 }
 
 #[tokio::test]
@@ -24,9 +28,16 @@ async fn a_fresh_member_leads_at_once_and_shows_what_it_acknowledged() {
     assert_eq!(*member.control.state(), State::default());
     let mut watch = member.control.watch();
     assert_eq!(member.control.submit(add_key(7)).await, Ok(Response::Done));
-    assert!(member.control.state().keys.contains_key(&key(7)), "shown when it is acknowledged");
+    assert!(
+        member.control.state().keys.contains_key(&key(7)),
+        "shown when it is acknowledged"
+    );
     watch.changed().await.unwrap();
-    let refused = member.control.submit(Command::RemoveKey { hash: key(8) }).await.unwrap();
+    let refused = member
+        .control
+        .submit(Command::RemoveKey { hash: key(8) })
+        .await
+        .unwrap();
     assert!(refused.is_refused(), "a refusal is an answer");
 }
 
@@ -36,7 +47,11 @@ async fn what_was_acknowledged_survives_every_crash() {
         let disk = MemoryDisk::new();
         for round in 0..4 {
             let member = start(&disk, NODE, eager()).await.unwrap();
-            assert_eq!(member.control.state().keys.len() as u64, round * 7, "seed {seed}, round {round}");
+            assert_eq!(
+                member.control.state().keys.len() as u64,
+                round * 7,
+                "seed {seed}, round {round}"
+            );
             for n in 0..7 {
                 member.control.submit(add_key(round * 7 + n)).await.unwrap();
             }
@@ -44,6 +59,60 @@ async fn what_was_acknowledged_survives_every_crash() {
             member.kill(&disk, seed * 10 + round);
         }
     }
+}
+
+#[tokio::test]
+async fn a_member_killed_while_it_began_begins_or_goes_on() {
+    for seed in 0..20 {
+        let disk = MemoryDisk::new();
+        for round in 0..3 {
+            start(&disk, NODE, Settings::single(NODE))
+                .await
+                .unwrap()
+                .kill(&disk, seed * 3 + round);
+        }
+        let member = start(&disk, NODE, Settings::single(NODE)).await.unwrap();
+        assert_eq!(
+            member.control.submit(add_key(1)).await,
+            Ok(Response::Done),
+            "seed {seed}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_peers_send_is_never_trusted() {
+    let member = start(&MemoryDisk::new(), NODE, Settings::single(NODE)).await.unwrap();
+    member.control.submit(add_key(1)).await.unwrap();
+    let server = member.control.server();
+    let framed = |kind: u8, payload: &[u8]| codec::frame(&[kind], payload);
+    for kind in 0..=4 {
+        for body in [
+            vec![],
+            vec![0; 100],
+            vec![255; 100],
+            framed(kind, &[]),
+            framed(kind, &[253; 64]),
+        ] {
+            assert!(server.serve(kind, body).await.is_empty(), "kind {kind}");
+        }
+    }
+    // A well-formed image (vote, meta, data) of a greater term, whose state is none.
+    let meta = (
+        Some((9u64, 2u64, 50u64)),
+        None::<u64>,
+        (vec![vec![2u64]], vec![(2u64, "b")]),
+        "image",
+    );
+    let image = ((9u64, 2u64, true), meta, vec![250u8; 40]);
+    let call = framed(3, &codec::encode("image", &image).unwrap());
+    let answer = server.serve(3, call).await;
+    let answer: Result<(u64, u64, bool), String> =
+        codec::decode("answer", codec::unframe("answer", &[3], &answer).unwrap()).unwrap();
+    assert!(answer.unwrap_err().contains("control state"));
+    assert!(member.control.is_leader());
+    assert_eq!(member.control.submit(add_key(2)).await, Ok(Response::Done));
+    assert_eq!(*member.noted.0.lock().unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,7 +123,10 @@ async fn many_submitters_share_entries_and_each_gets_its_own_answer() {
         let control = member.control.clone();
         async move {
             let added = control.submit(add_key(n)).await.unwrap();
-            let missing = control.submit(Command::RemoveKey { hash: key(n + 10_000) }).await.unwrap();
+            let missing = control
+                .submit(Command::RemoveKey { hash: key(n + 10_000) })
+                .await
+                .unwrap();
             (added, missing.is_refused())
         }
     });
@@ -65,18 +137,27 @@ async fn many_submitters_share_entries_and_each_gets_its_own_answer() {
 }
 
 #[test]
-fn the_handle_works_from_a_thread_without_a_runtime() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let member = runtime.block_on(start(&MemoryDisk::new(), NODE, Settings::single(NODE))).unwrap();
+fn the_handle_works_from_a_thread_of_another_runtime() {
+    let ours = tokio::runtime::Runtime::new().unwrap();
+    let member = ours
+        .block_on(start(&MemoryDisk::new(), NODE, Settings::single(NODE)))
+        .unwrap();
     let control = member.control.clone();
-    let answer = std::thread::scope(|scope| scope.spawn(|| futures::executor::block_on(control.submit(add_key(1)))).join());
+    let submit = move || {
+        let theirs = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        theirs.block_on(control.submit(add_key(1)))
+    };
+    let answer = std::thread::scope(|scope| scope.spawn(submit).join());
     assert_eq!(answer.unwrap(), Ok(Response::Done));
 }
 
 #[tokio::test]
 async fn a_command_too_large_is_refused_before_anything_is_done() {
     let member = start(&MemoryDisk::new(), NODE, Settings::single(NODE)).await.unwrap();
-    let answer = member.control.submit(Command::AddKey { hash: "a".repeat(40_000), role: headwater_cluster::KeyRole::Admin });
+    let answer = member.control.submit(Command::AddKey {
+        hash: "a".repeat(40_000),
+        role: headwater_cluster::KeyRole::Admin,
+    });
     assert!(matches!(answer.await, Err(ControlError::TooLarge { .. })));
 }
 
@@ -104,7 +185,9 @@ async fn a_member_on_sled_that_was_shut_down_or_dropped_comes_back_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let host = Host::real().unwrap();
     for round in 0..3 {
-        let control = Control::start(&host, open(&folder, &host).await, NODE, eager()).await.unwrap();
+        let control = Control::start(&host, open(&folder, &host).await, NODE, eager())
+            .await
+            .unwrap();
         assert_eq!(control.state().keys.len() as u64, round * 15);
         for n in 0..15 {
             control.submit(add_key(round * 15 + n)).await.unwrap();

@@ -45,7 +45,11 @@ async fn nothing_acknowledged_is_lost_when_all_lose_power_again_and_again() {
 #[tokio::test]
 async fn a_member_far_behind_gets_the_control_image() {
     fn eager(settings: Settings) -> Settings {
-        Settings { entries_between_images: 10, entries_kept: 2, ..settings }
+        Settings {
+            entries_between_images: 10,
+            entries_kept: 2,
+            ..settings
+        }
     }
     let mut trio = Trio::start(eager).await;
     let (leader, _) = trio.submit(add_key(0)).await;

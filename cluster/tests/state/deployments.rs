@@ -9,12 +9,33 @@ use crate::samples::*;
 fn adding_a_deployment_again_is_harmless_and_another_one_of_its_name_is_refused() {
     let mut state = State::default();
     done(&mut state, &add());
-    let Command::AddDeployment { name, uri, snapshot_interval_s, .. } = add() else { panic!() };
-    let later = Command::AddDeployment { name: name.clone(), uri, snapshot_interval_s, created_ms: 5 };
+    let Command::AddDeployment {
+        name,
+        uri,
+        snapshot_interval_s,
+        ..
+    } = add()
+    else {
+        panic!()
+    };
+    let later = Command::AddDeployment {
+        name: name.clone(),
+        uri,
+        snapshot_interval_s,
+        created_ms: 5,
+    };
     assert_eq!(apply(&mut state, &later), Response::Done);
-    assert_eq!(state.deployments[&name].created_ms, 1_795_343_068_000, "the first one counts");
+    assert_eq!(
+        state.deployments[&name].created_ms, 1_795_343_068_000,
+        "the first one counts"
+    );
     let uri = "mongodb://elsewhere".to_owned();
-    let other = Command::AddDeployment { name, uri, snapshot_interval_s, created_ms: 5 };
+    let other = Command::AddDeployment {
+        name,
+        uri,
+        snapshot_interval_s,
+        created_ms: 5,
+    };
     assert_eq!(apply(&mut state, &other).refusal(), Some(RefusalKind::Conflict));
 }
 
@@ -32,7 +53,9 @@ fn a_deployment_that_comes_back_counts_incarnations_and_epochs_on() {
     let mut state = routine();
     done(&mut state, &Command::RemoveDeployment { name: deployment() });
     done(&mut state, &add());
-    let Response::Assigned { epoch, incarnation, .. } = done(&mut state, &register()) else { panic!() };
+    let Response::Assigned { epoch, incarnation, .. } = done(&mut state, &register()) else {
+        panic!()
+    };
     assert_eq!((epoch, incarnation), (Epoch(2), Incarnation(2)));
 }
 
@@ -40,13 +63,22 @@ fn a_deployment_that_comes_back_counts_incarnations_and_epochs_on() {
 fn a_stopped_deployment_takes_no_agents() {
     let mut state = State::default();
     done(&mut state, &add());
-    done(&mut state, &Command::SetDeploymentActive { name: deployment(), active: false });
+    done(
+        &mut state,
+        &Command::SetDeploymentActive {
+            name: deployment(),
+            active: false,
+        },
+    );
     assert_eq!(apply(&mut state, &register()).refusal(), Some(RefusalKind::NotReady));
 }
 
 #[test]
 fn an_interval_of_zero_is_refused() {
     let mut state = registered();
-    let zero = Command::SetSnapshotInterval { name: deployment(), seconds: 0 };
+    let zero = Command::SetSnapshotInterval {
+        name: deployment(),
+        seconds: 0,
+    };
     assert_eq!(apply(&mut state, &zero).refusal(), Some(RefusalKind::Limit));
 }

@@ -38,16 +38,24 @@ fn compare(name: &str, text: &str) {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    bytes
+        .iter()
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[test]
 fn hostile_bytes_are_refused_and_never_believed() {
     let command = codec::encode("command", &every_kind()[0].1).unwrap();
     for cut in 0..command.len() {
-        assert!(codec::decode::<Command>("command", &command[..cut]).is_err(), "cut at {cut}");
+        assert!(
+            codec::decode::<Command>("command", &command[..cut]).is_err(),
+            "cut at {cut}"
+        );
     }
-    assert!(codec::decode::<Command>("command", &[&command[..], &[0]].concat()).is_err(), "something left over");
+    assert!(
+        codec::decode::<Command>("command", &[&command[..], &[0]].concat()).is_err(),
+        "something left over"
+    );
     // A list that claims to have 2^62 elements must not make us allocate them.
     let bomb = [&[253][..], &(1u64 << 62).to_le_bytes()].concat();
     assert!(codec::decode::<Vec<Command>>("commands", &bomb).is_err());
@@ -68,8 +76,16 @@ fn a_frame_notices_every_flipped_bit_a_wrong_key_and_a_newer_version() {
         assert!(codec::unframe("record", b"key", &damaged).is_err(), "bit {bit}");
     }
     for cut in 0..framed.len() {
-        assert!(codec::unframe("record", b"key", &framed[..cut]).is_err(), "cut at {cut}");
+        assert!(
+            codec::unframe("record", b"key", &framed[..cut]).is_err(),
+            "cut at {cut}"
+        );
     }
     let newer = [&[codec::VERSION + 1], &framed[1..]].concat();
-    assert!(codec::unframe("record", b"key", &newer).unwrap_err().to_string().contains("upgrade"));
+    assert!(
+        codec::unframe("record", b"key", &newer)
+            .unwrap_err()
+            .to_string()
+            .contains("upgrade")
+    );
 }

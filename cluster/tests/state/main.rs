@@ -1,5 +1,7 @@
 //! What commands do to the state, by noun; and laws that hold for all of them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail anywhere")]
+
 mod deployments;
 mod golden;
 mod keys;

@@ -34,19 +34,37 @@ pub fn image(seconds: u32) -> ImageRef {
 
 pub fn add() -> Command {
     let uri = "mongodb://db.example:27017".to_owned();
-    Command::AddDeployment { name: deployment(), uri, snapshot_interval_s: 21600, created_ms: 1_795_343_068_000 }
+    Command::AddDeployment {
+        name: deployment(),
+        uri,
+        snapshot_interval_s: 21600,
+        created_ms: 1_795_343_068_000,
+    }
 }
 
 pub fn register() -> Command {
-    Command::RegisterReplicaSet { set: set(), node: NodeId(1), source_version: "6.0.5".to_owned() }
+    Command::RegisterReplicaSet {
+        set: set(),
+        node: NodeId(1),
+        source_version: "6.0.5".to_owned(),
+    }
 }
 
 pub fn phase(phase: Phase) -> Command {
-    Command::SetPhase { set: set(), incarnation: Incarnation(1), epoch: Epoch(1), phase }
+    Command::SetPhase {
+        set: set(),
+        incarnation: Incarnation(1),
+        epoch: Epoch(1),
+        phase,
+    }
 }
 
 pub fn waypoint(seconds: u32) -> Command {
-    Command::PublishWaypoint { set: set(), epoch: Epoch(1), image: image(seconds) }
+    Command::PublishWaypoint {
+        set: set(),
+        epoch: Epoch(1),
+        image: image(seconds),
+    }
 }
 
 pub fn request(id: &str) -> Command {
@@ -89,7 +107,11 @@ pub fn progress(id: u64, state: RestoreState) -> Command {
         error: (state == RestoreState::Failed).then(|| "the target is full".to_owned()),
         cursor_json: r#"{"collection":2}"#.to_owned(),
     };
-    Command::UpdateRestore { id, epoch: Epoch(1), progress }
+    Command::UpdateRestore {
+        id,
+        epoch: Epoch(1),
+        progress,
+    }
 }
 
 /// One command of every kind, with its name.
@@ -97,23 +119,58 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
     let commands = vec![
         add(),
         Command::RemoveDeployment { name: deployment() },
-        Command::SetDeploymentActive { name: deployment(), active: false },
-        Command::SetSnapshotInterval { name: deployment(), seconds: 3600 },
+        Command::SetDeploymentActive {
+            name: deployment(),
+            active: false,
+        },
+        Command::SetSnapshotInterval {
+            name: deployment(),
+            seconds: 3600,
+        },
         register(),
-        Command::Assign { set: set(), node: NodeId(2), expected: Epoch(1) },
-        Command::StartIncarnation { set: set(), expected: Incarnation(1) },
+        Command::Assign {
+            set: set(),
+            node: NodeId(2),
+            expected: Epoch(1),
+        },
+        Command::StartIncarnation {
+            set: set(),
+            expected: Incarnation(1),
+        },
         phase(Phase::Transferring),
-        Command::SetSyncStop { set: set(), incarnation: Incarnation(1), stop: at(100) },
-        Command::SetConsistentFrom { set: set(), incarnation: Incarnation(1), epoch: Epoch(1), from: at(150) },
+        Command::SetSyncStop {
+            set: set(),
+            incarnation: Incarnation(1),
+            stop: at(100),
+        },
+        Command::SetConsistentFrom {
+            set: set(),
+            incarnation: Incarnation(1),
+            epoch: Epoch(1),
+            from: at(150),
+        },
         waypoint(200),
-        Command::SetProblem { set: set(), incarnation: Incarnation(1), problem: Some("no space left".to_owned()) },
+        Command::SetProblem {
+            set: set(),
+            incarnation: Incarnation(1),
+            problem: Some("no space left".to_owned()),
+        },
         request("daily-1"),
         complete("daily-1"),
-        Command::DropSnapshot { set: set(), id: snapshot("daily-1") },
-        Command::ScheduleSnapshot { set: set(), next_ms: Some(1_795_360_000_000) },
+        Command::DropSnapshot {
+            set: set(),
+            id: snapshot("daily-1"),
+        },
+        Command::ScheduleSnapshot {
+            set: set(),
+            next_ms: Some(1_795_360_000_000),
+        },
         restore(42),
         progress(1, RestoreState::Running),
-        Command::AddKey { hash: "ab".repeat(32), role: KeyRole::Agent },
+        Command::AddKey {
+            hash: "ab".repeat(32),
+            role: KeyRole::Agent,
+        },
         Command::RemoveKey { hash: "ab".repeat(32) },
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
@@ -186,7 +243,12 @@ pub fn registered() -> State {
 /// The same in routine operation, with a waypoint at 100.
 pub fn routine() -> State {
     let mut state = registered();
-    let steps = [Phase::Transferring, Phase::Building, Phase::ApplyingOplog, Phase::Validating];
+    let steps = [
+        Phase::Transferring,
+        Phase::Building,
+        Phase::ApplyingOplog,
+        Phase::Validating,
+    ];
     steps.into_iter().for_each(|step| drop(done(&mut state, &phase(step))));
     done(&mut state, &waypoint(100));
     done(&mut state, &phase(Phase::Complete));
@@ -196,14 +258,34 @@ pub fn routine() -> State {
 /// Everything a state can hold.
 pub fn full() -> State {
     let mut state = routine();
-    done(&mut state, &Command::SetConsistentFrom { set: set(), incarnation: Incarnation(1), epoch: Epoch(1), from: at(90) });
+    done(
+        &mut state,
+        &Command::SetConsistentFrom {
+            set: set(),
+            incarnation: Incarnation(1),
+            epoch: Epoch(1),
+            from: at(90),
+        },
+    );
     done(&mut state, &request("daily-1"));
     done(&mut state, &complete("daily-1"));
     done(&mut state, &request("daily-2"));
     done(&mut state, &restore(42));
     done(&mut state, &progress(1, RestoreState::Running));
-    done(&mut state, &Command::AddKey { hash: "cd".repeat(32), role: KeyRole::Admin });
-    done(&mut state, &Command::ScheduleSnapshot { set: set(), next_ms: Some(1_795_360_000_000) });
+    done(
+        &mut state,
+        &Command::AddKey {
+            hash: "cd".repeat(32),
+            role: KeyRole::Admin,
+        },
+    );
+    done(
+        &mut state,
+        &Command::ScheduleSnapshot {
+            set: set(),
+            next_ms: Some(1_795_360_000_000),
+        },
+    );
     state.retired.insert("gone/rs1".parse().unwrap(), Incarnation(3));
     state
 }

@@ -23,7 +23,13 @@ impl Exit for Noted {
 
 fn host() -> (Host, Arc<Noted>) {
     let noted = Arc::new(Noted::default());
-    (Host { exit: noted.clone(), ..Host::real().unwrap() }, noted)
+    (
+        Host {
+            exit: noted.clone(),
+            ..Host::real().unwrap()
+        },
+        noted,
+    )
 }
 
 fn disk(platter: &MemoryDisk) -> (Disk, Arc<Noted>) {

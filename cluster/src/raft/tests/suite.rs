@@ -20,7 +20,7 @@ async fn open(kv: Arc<dyn Kv>) -> (LogStore, StateMachine) {
     // An exit is noted, so that a failure names itself.
     let disk = Disk::new(&super::host().0, kv);
     let machine = StateMachine::open(&disk).unwrap();
-    // The suite purges what was never applied, which no Raft does; so the log is not held back here.
+    // The suite's logs have gaps and are purged beyond what was applied; `storage` tests what is demanded instead.
     (LogStore::open(&disk, None).unwrap(), machine)
 }
 
