@@ -22,11 +22,17 @@ pub struct InvalidName {
 fn checked(kind: &'static str, name: &str) -> Result<String, InvalidName> {
     let fits = (1..=limits::NAME_MAX_BYTES).contains(&name.len())
         && !name.starts_with('.')
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     if fits {
         Ok(name.to_owned())
     } else {
-        Err(InvalidName { kind, name: name.to_owned(), max: limits::NAME_MAX_BYTES })
+        Err(InvalidName {
+            kind,
+            name: name.to_owned(),
+            max: limits::NAME_MAX_BYTES,
+        })
     }
 }
 
@@ -99,7 +105,10 @@ pub struct ReplicaSetId {
 impl ReplicaSetId {
     /// Checks the name of the set (as the server has it in `replSetGetStatus.set`).
     pub fn new(deployment: DeploymentName, set: &str) -> Result<Self, InvalidName> {
-        Ok(ReplicaSetId { deployment, set: checked("replica set name", set)? })
+        Ok(ReplicaSetId {
+            deployment,
+            set: checked("replica set name", set)?,
+        })
     }
 
     /// The deployment it belongs to.
@@ -228,7 +237,16 @@ mod tests {
 
     #[test]
     fn names_that_could_climb_out_of_a_folder_are_refused() {
-        for wrong in ["", ".", "..", ".hidden", "a/b", "a b", "ü", &"x".repeat(limits::NAME_MAX_BYTES + 1)] {
+        for wrong in [
+            "",
+            ".",
+            "..",
+            ".hidden",
+            "a/b",
+            "a b",
+            "ü",
+            &"x".repeat(limits::NAME_MAX_BYTES + 1),
+        ] {
             assert!(DeploymentName::new(wrong).is_err(), "{wrong:?}");
         }
         for right in ["a", "prod-1", "A.b_c"] {

@@ -16,7 +16,10 @@ pub struct Namespace {
 impl Namespace {
     /// Puts the two halves together.
     pub fn new(db: impl Into<String>, coll: impl Into<String>) -> Self {
-        Namespace { db: db.into(), coll: coll.into() }
+        Namespace {
+            db: db.into(),
+            coll: coll.into(),
+        }
     }
 
     /// Splits `db.coll`; `None` without a dot, or when a half is empty.

@@ -66,7 +66,10 @@ impl From<bson::Timestamp> for Ts {
 
 impl From<Ts> for bson::Timestamp {
     fn from(value: Ts) -> Self {
-        bson::Timestamp { time: value.seconds(), increment: value.ordinal() }
+        bson::Timestamp {
+            time: value.seconds(),
+            increment: value.ordinal(),
+        }
     }
 }
 

@@ -28,6 +28,18 @@ pub struct OrdersRequest {
     pub host: String,
     /// Its version.
     pub version: String,
+    /// What hinders it from even finding the replica set of a deployment; empty when all is well.
+    #[serde(default)]
+    pub faults: Vec<DeploymentFault>,
+}
+
+/// A fault before the replica set's name is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentFault {
+    /// Which deployment.
+    pub deployment: DeploymentName,
+    /// What hinders.
+    pub fault: StreamFault,
 }
 
 /// What the agent shall protect.

@@ -1,0 +1,234 @@
+//! Merging sorted runs: layers, slices of a first copy, changes in memory.
+//!
+//! The runs are given oldest first. Records of one key come out together. A subtree that no other run reaches into can
+//! come out whole, unread, if the caller takes it; whether one can is found out by opening the smaller subtrees first.
+
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+
+use crate::error::HeadError;
+use crate::tree::{Cursor, Entry, Position};
+
+/// One sorted run. `M` is what a run in memory holds under a key.
+pub enum Run<M> {
+    /// A tree.
+    Tree(Cursor),
+    /// Sorted by key, no key twice.
+    Memory(std::iter::Peekable<std::vec::IntoIter<(Bytes, M)>>),
+}
+
+/// A value as its run has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value<M> {
+    /// From a tree.
+    Stored(Bytes),
+    /// From memory.
+    Memory(M),
+}
+
+/// What comes next in the order of keys.
+pub enum Step<M> {
+    /// A key, and what the runs hold under it.
+    Record {
+        /// The key.
+        key: Bytes,
+        /// The oldest run that has it, and its value.
+        oldest: (usize, Value<M>),
+        /// The others, older before newer.
+        newer: Vec<(usize, Value<M>)>,
+    },
+    /// A whole subtree of one run, which no other run reaches into.
+    Subtree {
+        /// The run.
+        run: usize,
+        /// The subtree's level.
+        level: u8,
+        /// The subtree.
+        entry: Entry,
+    },
+}
+
+/// The merge; holds one node per level of each tree in memory.
+pub struct Merge<M> {
+    runs: Vec<Run<M>>,
+    /// The run that is known to be alone up to, but not including, the key. `None` as key: to the end.
+    alone: Option<(usize, Option<Bytes>)>,
+}
+
+impl<M> Run<M> {
+    /// A run in memory.
+    pub fn memory(records: Vec<(Bytes, M)>) -> Self {
+        Run::Memory(records.into_iter().peekable())
+    }
+
+    fn position(&mut self) -> Position<'_> {
+        match self {
+            Run::Tree(cursor) => cursor.position(),
+            Run::Memory(records) => records.peek().map_or(Position::End, |(key, _)| Position::Record(key)),
+        }
+    }
+
+    /// The greatest key known of what comes next.
+    fn bound(&mut self) -> Option<&[u8]> {
+        match self.position() {
+            Position::Record(key) => Some(key),
+            Position::Subtree { entry, .. } => Some(&entry.last),
+            Position::End => None,
+        }
+    }
+
+    /// Bytes of the subtree it stands before.
+    fn subtree_bytes(&mut self) -> Option<u64> {
+        match self.position() {
+            Position::Subtree { entry, .. } => Some(entry.bytes),
+            _ => None,
+        }
+    }
+
+    async fn open(&mut self) -> Result<(), HeadError> {
+        match self {
+            Run::Tree(cursor) => cursor.open().await,
+            Run::Memory(_) => Ok(()),
+        }
+    }
+
+    fn take(&mut self) -> Option<(Bytes, Value<M>)> {
+        match self {
+            Run::Tree(cursor) => {
+                let (key, value) = cursor.record()?;
+                cursor.skip();
+                Some((key, Value::Stored(value)))
+            }
+            Run::Memory(records) => records.next().map(|(key, held)| (key, Value::Memory(held))),
+        }
+    }
+}
+
+/// What to do next, found by looking at where the runs stand.
+enum Choice {
+    /// The run stands before something that no other run reaches into before the limit.
+    Alone(usize, Option<Bytes>),
+    /// Several runs stand before the same least key.
+    Together,
+    /// Too little is known: open this run's subtree.
+    Open(usize),
+    End,
+}
+
+impl<M> Merge<M> {
+    /// Merges the runs, oldest first.
+    pub fn new(runs: Vec<Run<M>>) -> Self {
+        Merge { runs, alone: None }
+    }
+
+    /// The next step. `take` is asked whether a subtree of this run would be taken whole.
+    pub async fn next(
+        &mut self,
+        take: impl Fn(usize, u8, &Entry) -> bool + Send,
+    ) -> Result<Option<Step<M>>, HeadError> {
+        loop {
+            if let Some((run, limit)) = &self.alone {
+                let run = *run;
+                let below = |key: &[u8]| limit.as_ref().is_none_or(|limit| key < limit);
+                match self.runs[run].position() {
+                    Position::Record(key) if below(key) => {
+                        return Ok(self.runs[run].take().map(|(key, value)| Step::Record {
+                            key,
+                            oldest: (run, value),
+                            newer: Vec::new(),
+                        }));
+                    }
+                    Position::Subtree { level, entry } if below(&entry.last) => {
+                        if take(run, level, entry) {
+                            let entry = entry.clone();
+                            if let Run::Tree(cursor) = &mut self.runs[run] {
+                                cursor.skip();
+                            }
+                            return Ok(Some(Step::Subtree { run, level, entry }));
+                        }
+                        self.runs[run].open().await?;
+                        continue;
+                    }
+                    _ => self.alone = None,
+                }
+            }
+            match self.choose(&take) {
+                Choice::End => return Ok(None),
+                Choice::Open(run) => self.runs[run].open().await?,
+                Choice::Alone(run, limit) => self.alone = Some((run, limit)),
+                Choice::Together => return Ok(self.take_together()),
+            }
+        }
+    }
+
+    fn choose(&mut self, take: &impl Fn(usize, u8, &Entry) -> bool) -> Choice {
+        let Some(first) = self.least_bound() else {
+            return Choice::End;
+        };
+        match self.runs[first].position() {
+            Position::Subtree { level, entry } if !take(first, level, entry) => return Choice::Open(first),
+            _ => {}
+        }
+        // All other bounds are at or above that of `first`. A subtree among them may still begin below it.
+        let smallest = (0..self.runs.len())
+            .filter_map(|run| self.runs[run].subtree_bytes().map(|bytes| (bytes, run)))
+            .filter(|&(_, run)| run != first)
+            .min();
+        let own = self.runs[first].subtree_bytes();
+        if let Some((bytes, run)) = smallest {
+            return Choice::Open(if own.is_some_and(|own| own <= bytes) {
+                first
+            } else {
+                run
+            });
+        }
+        // Only `first` may stand before a subtree now: all others stand before records.
+        let first_bound = self.runs[first].bound().map(Bytes::copy_from_slice).unwrap_or_default();
+        let mut limit: Option<Bytes> = None;
+        for run in (0..self.runs.len()).filter(|run| *run != first) {
+            if let Some(key) = self.runs[run].bound() {
+                match key.cmp(&first_bound[..]) {
+                    Ordering::Greater if limit.as_ref().is_none_or(|limit| key < limit) => {
+                        limit = Some(Bytes::copy_from_slice(key));
+                    }
+                    Ordering::Greater => {}
+                    // Equal; never less, for `first` has the least bound.
+                    _ if own.is_some() => return Choice::Open(first),
+                    _ => return Choice::Together,
+                }
+            }
+        }
+        Choice::Alone(first, limit)
+    }
+
+    fn least_bound(&mut self) -> Option<usize> {
+        let mut least: Option<(usize, &[u8])> = None;
+        for (at, run) in self.runs.iter_mut().enumerate() {
+            if let Some(bound) = run.bound()
+                && least.is_none_or(|(_, least)| bound < least)
+            {
+                least = Some((at, bound));
+            }
+        }
+        least.map(|(at, _)| at)
+    }
+
+    fn take_together(&mut self) -> Option<Step<M>> {
+        let least = self.least_bound()?;
+        let (key, value) = self.runs[least].take()?;
+        let mut newer = Vec::new();
+        for run in least + 1..self.runs.len() {
+            if self.runs[run].bound() == Some(&key[..])
+                && let Some((_, value)) = self.runs[run].take()
+            {
+                newer.push((run, value));
+            }
+        }
+        Some(Step::Record {
+            key,
+            oldest: (least, value),
+            newer,
+        })
+    }
+}
