@@ -1,7 +1,8 @@
 //! Bytes at rest: blockstore, oplog store, sync store, image manifests and their backends.
 //!
 //! * [`objects`]: the edge to a backing store; [`backend`]: those we have; [`conformance`]: what all of them must pass.
-//! * [`blocks`]: what a head sees of a blockstore; [`pack`]: the blockstore over objects.
+//! * [`blocks`]: what a head sees of a blockstore; [`pack`]: the blockstore over objects;
+//!   [`memory_blocks`]: blocks in memory.
 //! * [`oplog_store`], [`sync_store`], [`images`]: homes of oplog slices, sync slices and image manifests.
 //! * [`repository`]: all of these for one replica set.
 //! * [`note`]: small checksummed records.

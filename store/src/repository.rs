@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use headwater_host::Host;
 use headwater_model::{Epoch, Incarnation, ReplicaSetId};
 
 use crate::images::ImageStore;
 use crate::objects::{Objects, StoreError};
-use crate::oplog_store::{OplogError, OplogStore};
+use crate::oplog_store::OplogStore;
 use crate::pack::{PackSettings, PackStore};
-use crate::sync_store::{SyncError, SyncStore};
+use crate::sync_store::SyncStore;
 
 /// The stores of one replica set. Cheap to clone.
 #[derive(Clone)]
@@ -17,7 +18,6 @@ pub struct Repository {
     replica_set: ReplicaSetId,
     prefix: String,
     blocks: Arc<PackStore>,
-    images: Arc<ImageStore>,
 }
 
 /// Where a replica set's objects are, with a `/` at its end.
@@ -26,36 +26,41 @@ pub fn prefix(replica_set: &ReplicaSetId) -> String {
 }
 
 impl Repository {
-    /// Opens the blocks for writing under `epoch`, and the images.
+    /// Opens the blocks for writing under `epoch`.
     pub async fn open(
         objects: Arc<dyn Objects>,
+        host: &Host,
         replica_set: &ReplicaSetId,
         epoch: Epoch,
-        settings: PackSettings,
     ) -> Result<Repository, StoreError> {
-        let blocks = PackStore::open(objects.clone(), &prefix(replica_set), epoch, settings).await?;
+        let blocks = PackStore::open(
+            objects.clone(),
+            host,
+            &prefix(replica_set),
+            epoch,
+            PackSettings::default(),
+        )
+        .await?;
         Ok(Self::with(objects, replica_set, blocks))
     }
 
-    /// Opens the blocks for reading only, and the images: whatever epoch writes meanwhile.
+    /// Opens the blocks for reading only, whatever epoch writes meanwhile.
     pub async fn open_to_read(
         objects: Arc<dyn Objects>,
+        host: &Host,
         replica_set: &ReplicaSetId,
-        settings: PackSettings,
     ) -> Result<Repository, StoreError> {
-        let blocks = PackStore::open_to_read(objects.clone(), &prefix(replica_set), settings).await?;
+        let blocks =
+            PackStore::open_to_read(objects.clone(), host, &prefix(replica_set), PackSettings::default()).await?;
         Ok(Self::with(objects, replica_set, blocks))
     }
 
     fn with(objects: Arc<dyn Objects>, replica_set: &ReplicaSetId, blocks: Arc<PackStore>) -> Repository {
-        let prefix = prefix(replica_set);
-        let images = Arc::new(ImageStore::new(objects.clone(), &prefix, replica_set));
         Repository {
             objects,
             replica_set: replica_set.clone(),
-            prefix,
+            prefix: prefix(replica_set),
             blocks,
-            images,
         }
     }
 
@@ -69,18 +74,18 @@ impl Repository {
         &self.blocks
     }
 
-    /// The image manifests.
-    pub fn images(&self) -> &ImageStore {
-        &self.images
+    /// The image manifests of one incarnation.
+    pub fn images(&self, incarnation: Incarnation) -> ImageStore {
+        ImageStore::new(self.objects.clone(), &self.prefix, &self.replica_set, incarnation)
     }
 
     /// Opens the oplog of one incarnation.
-    pub async fn oplog(&self, incarnation: Incarnation) -> Result<Arc<OplogStore>, OplogError> {
+    pub async fn oplog(&self, incarnation: Incarnation) -> Result<OplogStore, StoreError> {
         OplogStore::open(self.objects.clone(), &self.prefix, &self.replica_set, incarnation).await
     }
 
     /// Opens the sync store of one incarnation.
-    pub async fn sync(&self, incarnation: Incarnation) -> Result<Arc<SyncStore>, SyncError> {
+    pub async fn sync(&self, incarnation: Incarnation) -> Result<SyncStore, StoreError> {
         SyncStore::open(self.objects.clone(), &self.prefix, &self.replica_set, incarnation).await
     }
 }

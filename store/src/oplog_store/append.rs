@@ -5,45 +5,33 @@ use headwater_protocol::frame::Frame;
 use headwater_protocol::slices::OplogSliceHeader;
 
 use super::index::{Anchor, Place};
-use super::{OplogError, OplogStore, keys};
+use super::{OplogStore, keys};
 use crate::objects::{Put, StoreError};
-
-/// The slice is durable, and so is everything before the tip.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// The end of the chain: this slice, or a later one if this was sent again.
-    pub tip: TailOrder,
-}
 
 /// Why a slice was not appended.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AppendError {
     /// It does not follow the tip.
-    #[error("the slice does not follow the last one stored: go on after {}", tip.after)]
+    #[error("the slice does not follow the last one stored: go on after {}", tail.after)]
     Gap {
         /// Where to go on.
-        tip: TailOrder,
+        tail: TailOrder,
     },
     /// It names another incarnation.
-    #[error("the slice is of incarnation {found}, the current one is {current}: open the stream again")]
+    #[error("the slice is stale: {detail}")]
     Stale {
-        /// What the slice says.
-        found: u64,
-        /// What this store holds.
-        current: u64,
+        /// Which, and what to do.
+        detail: String,
     },
     /// It cannot be a slice of this oplog; sending it again does not help.
-    #[error("the slice is invalid: {0}")]
-    Invalid(String),
+    #[error("the slice is invalid: {detail}")]
+    Invalid {
+        /// What does not fit.
+        detail: String,
+    },
     /// The oplog cannot be extended or looked at. Unless it says otherwise, send the slice again later.
     #[error(transparent)]
-    Store(#[from] OplogError),
-}
-
-impl From<StoreError> for AppendError {
-    fn from(error: StoreError) -> Self {
-        AppendError::Store(error.into())
-    }
+    Store(#[from] StoreError),
 }
 
 /// How a slice relates to the chain as it is known.
@@ -55,11 +43,12 @@ enum Relation {
 }
 
 impl OplogStore {
-    /// Appends a slice, or finds that it was appended before. Decides by the frame's header; the entries themselves are
+    /// Appends a slice, or finds that it was appended before; answers the end of the chain, up to which all is durable:
+    /// this slice, or a later one if this was sent again. Decides by the frame's header; the entries themselves are
     /// for the caller to have validated.
     ///
     /// After an error of the store the slice may or may not be durable; sending it again settles it.
-    pub async fn append(&self, frame: Frame) -> Result<Appended, AppendError> {
+    pub async fn append(&self, frame: Frame) -> Result<TailOrder, AppendError> {
         let header = self.check(&frame)?;
         let key = keys::slice(&self.folder, header.previous);
         let mut refreshed = false;
@@ -75,13 +64,13 @@ impl OplogStore {
                 }
                 Relation::Earlier(place) => {
                     if self.is_stored(&header, &frame, place).await? {
-                        return Ok(Appended { tip: tip.order() });
+                        return Ok(tip.order());
                     }
                 }
                 Relation::Elsewhere => {}
             }
             if refreshed {
-                return Err(AppendError::Gap { tip: tip.order() });
+                return Err(AppendError::Gap { tail: tip.order() });
             }
             // Another process may have stored more than we know of: the agent shall be told the true tip.
             self.refresh().await?;
@@ -96,7 +85,7 @@ impl OplogStore {
         header: &OplogSliceHeader,
         frame: &Frame,
         tip: &Anchor,
-    ) -> Result<Option<Appended>, OplogError> {
+    ) -> Result<Option<TailOrder>, StoreError> {
         let put = self.objects.put_new(key, frame.bytes().clone()).await?;
         let known = self.read_index(|index| index.manifest.number)?;
         if self.newest_manifest().await?.is_none_or(|newest| newest > known) {
@@ -116,7 +105,7 @@ impl OplogStore {
     }
 
     fn check(&self, frame: &Frame) -> Result<OplogSliceHeader, AppendError> {
-        let invalid = |detail: String| AppendError::Invalid(detail);
+        let invalid = |detail: String| AppendError::Invalid { detail };
         let header: OplogSliceHeader = frame.header().map_err(|e| invalid(e.to_string()))?;
         if header.replica_set != self.replica_set {
             return Err(invalid(format!(
@@ -146,7 +135,7 @@ impl OplogStore {
         Ok(header)
     }
 
-    fn relate(&self, header: &OplogSliceHeader) -> Result<(Relation, Anchor), OplogError> {
+    fn relate(&self, header: &OplogSliceHeader) -> Result<(Relation, Anchor), StoreError> {
         self.read_index(|index| {
             let relation = if header.previous == index.tip.after && header.previous_slice == index.tip.slice {
                 Relation::Follows
@@ -160,24 +149,21 @@ impl OplogStore {
         })
     }
 
-    fn advance(&self, size: u64, tip: Anchor) -> Result<Appended, OplogError> {
+    fn advance(&self, size: u64, tip: Anchor) -> Result<TailOrder, StoreError> {
         let mut index = self.index();
         let index = index.as_mut().ok_or_else(|| self.not_begun())?;
         // A refresh by a reader may have found the slice before us.
         if index.tip.after < tip.after {
             index.extend(size, tip);
         }
-        Ok(Appended { tip: index.tip.order() })
+        Ok(index.tip.order())
     }
 
     /// The name after the tip is taken, by another process or by an earlier attempt that failed only in its answer.
-    async fn adopt(&self, tip: &Anchor) -> Result<(), OplogError> {
+    async fn adopt(&self, tip: &Anchor) -> Result<(), StoreError> {
         let found = self.open_slice(tip.after).await?;
         if found.header.previous_slice != tip.slice {
-            return Err(OplogError::Broken {
-                after: tip.after,
-                detail: "its successor follows another slice".to_owned(),
-            });
+            return Err(self.broken(tip.after, "its successor follows another slice"));
         }
         self.advance(found.frame.bytes().len() as u64, found.anchor())?;
         Ok(())
@@ -189,7 +175,7 @@ impl OplogStore {
         header: &OplogSliceHeader,
         frame: &Frame,
         place: Option<Place>,
-    ) -> Result<bool, OplogError> {
+    ) -> Result<bool, StoreError> {
         let stored = match place {
             None => return Ok(false),
             Some(Place::Slice { previous, size, .. }) if previous == header.previous => {
@@ -211,7 +197,7 @@ impl OplogStore {
             Ok(checksum) => Ok(checksum == hex::encode(frame.checksum())),
             // Merged away this instant: an agent told the tip goes on just as well.
             Err(StoreError::NotFound(_)) => Ok(false),
-            Err(other) => Err(other.into()),
+            Err(other) => Err(other),
         }
     }
 }

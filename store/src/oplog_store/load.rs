@@ -9,7 +9,7 @@ use headwater_protocol::slices::OplogSliceHeader;
 
 use super::index::{Anchor, Index, Manifest};
 use super::keys::{self, Kind};
-use super::{MANIFEST, OplogError, OplogStore};
+use super::{MANIFEST, OplogStore};
 use crate::note;
 use crate::objects::{ObjectMeta, StoreError};
 
@@ -68,7 +68,7 @@ impl Opened {
 
 impl OplogStore {
     /// Learns what others have written since.
-    pub async fn refresh(&self) -> Result<(), OplogError> {
+    pub async fn refresh(&self) -> Result<(), StoreError> {
         let mut fault = None;
         for _ in 0..ATTEMPTS {
             let listing = self.listing().await?;
@@ -83,7 +83,7 @@ impl OplogStore {
                 }
                 // What was listed is gone, or does not begin where the manifest says: the manifest was replaced
                 // meanwhile. If it was not, this is the truth.
-                Err(error @ (OplogError::Store(StoreError::NotFound(_)) | OplogError::Broken { .. })) => {
+                Err(error @ (StoreError::NotFound(_) | StoreError::Damaged { .. })) => {
                     if self.newest_manifest().await? == Some(newest) {
                         return Err(error);
                     }
@@ -106,18 +106,14 @@ impl OplogStore {
         Ok(Listing::new(&self.folder, manifests).newest())
     }
 
-    async fn load(&self, number: u64, mut slices: BTreeMap<Optime, u64>) -> Result<Index, OplogError> {
+    async fn load(&self, number: u64, mut slices: BTreeMap<Optime, u64>) -> Result<Index, StoreError> {
         let key = keys::manifest(&self.folder, number);
         let manifest: Manifest = note::open(MANIFEST, &key, &self.objects.get(&key).await?)?;
         if (&manifest.replica_set, manifest.incarnation) != (&self.replica_set, self.incarnation) {
-            return Err(StoreError::damaged(&key, "it belongs to another oplog").into());
+            return Err(StoreError::damaged(&key, "it belongs to another oplog"));
         }
         let floor = manifest.floor().clone();
         let slices = slices.split_off(&floor.after);
-        let broken = |after, detail: &str| OplogError::Broken {
-            after,
-            detail: detail.to_owned(),
-        };
         let Some(first) = slices.keys().next() else {
             return Ok(Index {
                 manifest,
@@ -126,9 +122,9 @@ impl OplogStore {
             });
         };
         if *first != floor.after {
-            return Err(broken(
+            return Err(self.broken(
                 floor.after,
-                &format!("the slice after it is missing, the next follows {first}"),
+                format!("the next slice is missing, there is one after {first}"),
             ));
         }
         let mut from_end = slices.iter().rev();
@@ -141,11 +137,11 @@ impl OplogStore {
             None => floor.slice,
         };
         let opened = self.open_slice(last).await.map_err(|error| match error {
-            StoreError::Damaged { detail, .. } => broken(last, &detail),
-            other => other.into(),
+            StoreError::Damaged { detail, .. } => self.broken(last, detail),
+            other => other,
         })?;
         if opened.header.previous_slice != before {
-            return Err(broken(last, "its successor follows another slice"));
+            return Err(self.broken(last, "its successor follows another slice"));
         }
         Ok(Index {
             manifest,

@@ -8,7 +8,7 @@
 use headwater_model::{Optime, limits};
 
 use super::index::{Anchor, Manifest, SegmentRef};
-use super::{MANIFEST, OplogError, OplogStore, keys, segment};
+use super::{MANIFEST, OplogStore, keys, segment};
 use crate::note;
 use crate::objects::{Put, StoreError};
 
@@ -45,7 +45,7 @@ pub struct Merged {
 impl OplogStore {
     /// Merges the oldest unmerged slices into one segment, which is held in memory meanwhile. Call again until it
     /// answers 0 slices.
-    pub async fn merge_small(&self, settings: MergeSettings) -> Result<Merged, OplogError> {
+    pub async fn merge_small(&self, settings: MergeSettings) -> Result<Merged, StoreError> {
         let _one_at_a_time = self.maintaining.lock().await;
         self.refresh().await?;
         let (manifest, run) = self.read_index(|index| {
@@ -94,17 +94,13 @@ impl OplogStore {
         &self,
         manifest: &Manifest,
         run: Vec<Optime>,
-    ) -> Result<(Vec<(Optime, bytes::Bytes)>, Anchor), OplogError> {
+    ) -> Result<(Vec<(Optime, bytes::Bytes)>, Anchor), StoreError> {
         let mut end = manifest.floor().clone();
         let mut frames = Vec::with_capacity(run.len());
         for previous in run {
             let opened = self.open_slice(previous).await?;
             if previous != end.after || opened.header.previous_slice != end.slice {
-                let detail = "its successor follows another slice".to_owned();
-                return Err(OplogError::Broken {
-                    after: end.after,
-                    detail,
-                });
+                return Err(self.broken(end.after, "its successor follows another slice"));
             }
             end = opened.anchor();
             frames.push((previous, opened.frame.bytes().clone()));
@@ -116,7 +112,7 @@ impl OplogStore {
     /// after it. Answers where the oplog starts now.
     ///
     /// That nobody needs it is for the caller to know, under the replica set's epoch.
-    pub async fn trim(&self, keep_after: Optime) -> Result<Optime, OplogError> {
+    pub async fn trim(&self, keep_after: Optime) -> Result<Optime, StoreError> {
         let _one_at_a_time = self.maintaining.lock().await;
         self.refresh().await?;
         let (mut manifest, tip, slice) = self.read_index(|index| {
@@ -153,7 +149,7 @@ impl OplogStore {
 
     /// Makes `next` (still with the number of the manifest it was made from) the manifest that holds, unless another
     /// maintainer was quicker.
-    async fn publish(&self, mut next: Manifest) -> Result<bool, OplogError> {
+    async fn publish(&self, mut next: Manifest) -> Result<bool, StoreError> {
         next.number += 1;
         let key = keys::manifest(&self.folder, next.number);
         let put = self.objects.put_new(&key, note::seal(MANIFEST, &next)?).await?;
@@ -166,7 +162,7 @@ impl OplogStore {
     /// Removes what does not count: slices before the floor, segments nobody names, manifests that were replaced.
     ///
     /// A segment made for a later manifest than the one that holds may still be on its way to be named.
-    async fn clean(&self) -> Result<(), OplogError> {
+    async fn clean(&self) -> Result<(), StoreError> {
         let listing = self.listing().await?;
         self.refresh().await?;
         let manifest = self.read_index(|index| index.manifest.clone())?;

@@ -21,49 +21,12 @@ use headwater_protocol::agent::TailOrder;
 
 use crate::note;
 use crate::objects::{Objects, StoreError};
-pub use append::{AppendError, Appended};
+pub use append::AppendError;
 use index::{Anchor, Index, Manifest};
 pub use maintain::{MergeSettings, Merged};
 pub use read::{OplogReader, OplogSlice, Verified};
 
 const MANIFEST: &str = "oplog-manifest";
-
-/// Why an oplog cannot be read or opened.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum OplogError {
-    /// `begin` was never called.
-    #[error("the oplog of {0} was not begun: an agent must start the first copy")]
-    NotBegun(String),
-    /// `begin` was called before with another start.
-    #[error("the oplog begins after {origin}, not after {asked}: start a new incarnation")]
-    BegunElsewhere {
-        /// Where it begins.
-        origin: Optime,
-        /// Where it should have begun.
-        asked: Optime,
-    },
-    /// The position is not within what is stored.
-    #[error("{asked} is not stored: the oplog holds entries after {start} up to {tip}; choose a position in between")]
-    OutOfRange {
-        /// The position asked for.
-        asked: Optime,
-        /// What is stored begins after this.
-        start: Optime,
-        /// The last entry stored.
-        tip: Optime,
-    },
-    /// The chain does not hold.
-    #[error("the oplog is broken after {after}: {detail}; what comes later needs a new incarnation")]
-    Broken {
-        /// Up to here the chain is sound.
-        after: Optime,
-        /// What does not fit.
-        detail: String,
-    },
-    /// The backing store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 /// See the module. Share one per process and replica set; several processes may append and read at once.
 pub struct OplogStore {
@@ -88,8 +51,8 @@ impl OplogStore {
         prefix: &str,
         replica_set: &ReplicaSetId,
         incarnation: Incarnation,
-    ) -> Result<Arc<OplogStore>, OplogError> {
-        let store = Arc::new(OplogStore {
+    ) -> Result<OplogStore, StoreError> {
+        let store = OplogStore {
             objects,
             replica_set: replica_set.clone(),
             incarnation,
@@ -98,13 +61,13 @@ impl OplogStore {
             appending: tokio::sync::Mutex::default(),
             maintaining: tokio::sync::Mutex::default(),
             segment: Mutex::default(),
-        });
+        };
         store.refresh().await?;
         Ok(store)
     }
 
     /// Marks where the incarnation starts. Again with the same position: no change.
-    pub async fn begin(&self, start: Optime) -> Result<(), OplogError> {
+    pub async fn begin(&self, start: Optime) -> Result<(), StoreError> {
         let _one_at_a_time = self.appending.lock().await;
         self.refresh().await?;
         if self.index().is_none() {
@@ -125,15 +88,19 @@ impl OplogStore {
         }
         let origin = self.read_index(|index| index.manifest.origin)?;
         if origin == start {
-            Ok(())
-        } else {
-            Err(OplogError::BegunElsewhere { origin, asked: start })
+            return Ok(());
         }
+        let detail = format!("the oplog begins after {origin}, not after {start}: start a new incarnation");
+        Err(StoreError::refused(&self.folder, detail))
     }
 
-    /// The end of the chain as known here: where the tail goes on. `None` before `begin`.
-    pub fn tip(&self) -> Option<TailOrder> {
-        self.index().as_ref().map(|index| index.tip.order())
+    /// The end of the chain, where the tail goes on; `None` before `begin`. Looks at what this process knows, and at
+    /// the store only while nothing is known.
+    pub async fn tip(&self) -> Result<Option<TailOrder>, StoreError> {
+        if self.index().is_none() {
+            self.refresh().await?;
+        }
+        Ok(self.index().as_ref().map(|index| index.tip.order()))
     }
 
     /// What is stored: entries after the first position, up to the second. `None` before `begin`.
@@ -156,13 +123,13 @@ impl OplogStore {
 
     /// The last position stored whose second is at most `seconds`; the start itself counts. `None` when all that is
     /// stored is later. While the tip is within that second, more may come.
-    pub async fn find_wall(self: &Arc<Self>, seconds: u32) -> Result<Option<Optime>, OplogError> {
+    pub async fn find_wall(self: &Arc<Self>, seconds: u32) -> Result<Option<Optime>, StoreError> {
         let end = Optime::new(Ts::new(seconds, u32::MAX), i64::MAX);
         let (start, tip) = self.range().ok_or_else(|| self.not_begun())?;
         if end < start || tip <= end {
             return Ok((tip <= end).then_some(tip));
         }
-        match self.read(end)?.next().await? {
+        match self.read(end).next().await? {
             Some(slice) => slice.last_up_to(end.ts).map(Some),
             None => Ok(Some(tip)),
         }
@@ -172,11 +139,18 @@ impl OplogStore {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_index<T>(&self, read: impl FnOnce(&Index) -> T) -> Result<T, OplogError> {
+    fn read_index<T>(&self, read: impl FnOnce(&Index) -> T) -> Result<T, StoreError> {
         self.index().as_ref().map(read).ok_or_else(|| self.not_begun())
     }
 
-    fn not_begun(&self) -> OplogError {
-        OplogError::NotBegun(format!("{}, incarnation {}", self.replica_set, self.incarnation))
+    fn not_begun(&self) -> StoreError {
+        let detail = "the oplog was not begun: an agent must start the first copy of this incarnation";
+        StoreError::refused(&self.folder, detail)
+    }
+
+    /// The chain is sound up to `after`, and does not go on.
+    fn broken(&self, after: Optime, detail: impl std::fmt::Display) -> StoreError {
+        let detail = format!("the oplog breaks after {after}: {detail}; what comes later needs a new incarnation");
+        StoreError::damaged(&self.folder, detail)
     }
 }

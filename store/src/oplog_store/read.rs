@@ -12,7 +12,7 @@ use headwater_protocol::slices::{OplogSliceHeader, documents};
 
 use super::index::{Place, SegmentRef};
 use super::segment::{self, Part};
-use super::{OplogError, OplogStore, keys};
+use super::{OplogStore, keys};
 use crate::objects::StoreError;
 
 /// Packed bytes read ahead of the reader, at least one slice.
@@ -36,11 +36,9 @@ pub struct OplogSlice {
 
 impl OplogSlice {
     /// The last entry not after `ts`, or the position before the slice.
-    pub(super) fn last_up_to(&self, ts: Ts) -> Result<Optime, OplogError> {
-        let broken = |detail: String| OplogError::Broken {
-            after: self.header.previous,
-            detail,
-        };
+    pub(super) fn last_up_to(&self, ts: Ts) -> Result<Optime, StoreError> {
+        let key = format!("slice after {}", self.header.previous);
+        let broken = |detail: String| StoreError::damaged(&key, detail);
         let mut last = self.header.previous;
         for entry in documents(&self.payload) {
             let entry = entry.map_err(|e| broken(e.to_string()))?;
@@ -56,7 +54,7 @@ impl OplogSlice {
 }
 
 /// What a walk along the whole chain found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// The range proven gap-free: entries after the first position up to the second.
     pub range: (Optime, Optime),
@@ -64,6 +62,8 @@ pub struct Verified {
     pub slices: u64,
     /// Entries in it.
     pub entries: u64,
+    /// Why it ends before the tip, if it does.
+    pub broken: Option<String>,
 }
 
 /// A slice to read: where it is and what it must say.
@@ -83,7 +83,7 @@ pub struct OplogReader {
     position: Optime,
     checksum: Option<String>,
     planned: VecDeque<Step>,
-    ahead: FuturesOrdered<BoxFuture<'static, Result<OplogSlice, OplogError>>>,
+    ahead: FuturesOrdered<BoxFuture<'static, Result<OplogSlice, StoreError>>>,
     /// Sizes of what is in `ahead`.
     sizes: VecDeque<u64>,
     /// The end of the last slice in `ahead`.
@@ -91,18 +91,11 @@ pub struct OplogReader {
 }
 
 impl OplogStore {
-    /// Reads the slices that hold entries after `after`. The first of them may begin before it: cutting is up to the
+    /// Reads the slices that hold entries after `after`, as far as they are stored: a position before the start of the
+    /// oplog is refused at the first call of [`OplogReader::next`]. The first of them may begin before it: cutting is up to the
     /// caller.
-    pub fn read(self: &Arc<Self>, after: Optime) -> Result<OplogReader, OplogError> {
-        let (start, tip) = self.range().ok_or_else(|| self.not_begun())?;
-        if after < start {
-            return Err(OplogError::OutOfRange {
-                asked: after,
-                start,
-                tip,
-            });
-        }
-        Ok(OplogReader {
+    pub fn read(self: &Arc<Self>, after: Optime) -> OplogReader {
+        OplogReader {
             store: self.clone(),
             position: after,
             checksum: None,
@@ -110,24 +103,35 @@ impl OplogStore {
             ahead: FuturesOrdered::new(),
             sizes: VecDeque::new(),
             started: after,
-        })
+        }
     }
 
-    /// Walks the whole chain and verifies every byte of it. [`OplogError::Broken`] says up to where it is sound.
-    pub async fn verify(self: &Arc<Self>) -> Result<Verified, OplogError> {
-        let (start, _) = self.range().ok_or_else(|| self.not_begun())?;
-        let mut reader = self.read(start)?;
+    /// Walks the whole chain and verifies every byte of it. Damage is no error here but part of the answer.
+    pub async fn verify(self: &Arc<Self>) -> Result<Verified, StoreError> {
         let anchor = self.read_index(|index| index.manifest.start.clone())?;
-        reader.checksum = (anchor.after == start).then_some(anchor.slice);
-        let (mut slices, mut entries, mut end) = (0, 0, start);
-        while let Some(slice) = reader.next().await? {
-            (slices, entries, end) = (slices + 1, entries + u64::from(slice.header.count), slice.header.last);
+        let mut reader = self.read(anchor.after);
+        reader.checksum = Some(anchor.slice);
+        let mut found = Verified {
+            range: (anchor.after, anchor.after),
+            slices: 0,
+            entries: 0,
+            broken: None,
+        };
+        loop {
+            match reader.next().await {
+                Ok(None) => return Ok(found),
+                Ok(Some(slice)) => {
+                    found.slices += 1;
+                    found.entries += u64::from(slice.header.count);
+                    found.range.1 = slice.header.last;
+                }
+                Err(StoreError::Damaged { detail, .. }) => {
+                    found.broken = Some(detail);
+                    return Ok(found);
+                }
+                Err(other) => return Err(other),
+            }
         }
-        Ok(Verified {
-            range: (start, end),
-            slices,
-            entries,
-        })
     }
 
     pub(super) fn segment_key(&self, segment: &SegmentRef) -> String {
@@ -150,8 +154,14 @@ impl OplogStore {
     }
 
     /// What to read for the entries after `after`: one slice, or the rest of a segment.
-    async fn plan(&self, after: Optime) -> Result<Vec<Step>, OplogError> {
-        match self.read_index(|index| index.locate(after))? {
+    async fn plan(&self, after: Optime) -> Result<Vec<Step>, StoreError> {
+        let (start, tip, place) =
+            self.read_index(|index| (index.manifest.start.after, index.tip.after, index.locate(after)))?;
+        if after < start {
+            let detail = format!("{after} is not stored any more: choose a position from {start} to {tip}");
+            return Err(StoreError::refused(&self.folder, detail));
+        }
+        match place {
             None => Ok(Vec::new()),
             Some(Place::Slice { previous, last, size }) => Ok(vec![Step {
                 previous,
@@ -174,7 +184,7 @@ impl OplogStore {
         }
     }
 
-    async fn fetch(self: Arc<Self>, step: Step) -> Result<OplogSlice, OplogError> {
+    async fn fetch(self: Arc<Self>, step: Step) -> Result<OplogSlice, StoreError> {
         let opened = match &step.within {
             None => self.open_slice(step.previous).await?,
             Some((key, part)) => {
@@ -182,18 +192,15 @@ impl OplogStore {
                 self.verify_slice(key, part.previous, bytes)?
             }
         };
-        let broken = |detail: String| OplogError::Broken {
-            after: step.previous,
-            detail,
-        };
         if opened.header.last != step.last {
-            return Err(broken(format!(
-                "the slice ends at {}, its successor follows {}",
-                opened.header.last, step.last
-            )));
+            let (last, due) = (opened.header.last, step.last);
+            return Err(self.broken(
+                step.previous,
+                format!("the slice ends at {last}, its successor follows {due}"),
+            ));
         }
         Ok(OplogSlice {
-            payload: opened.frame.payload().map_err(|e| broken(e.to_string()))?,
+            payload: opened.frame.payload().map_err(|e| self.broken(step.previous, e))?,
             checksum: hex::encode(opened.frame.checksum()),
             stored_bytes: opened.frame.bytes().len() as u64,
             header: opened.header,
@@ -208,7 +215,7 @@ impl OplogReader {
     }
 
     /// The next slice; `None` at the tip as this process knows it.
-    pub async fn next(&mut self) -> Result<Option<OplogSlice>, OplogError> {
+    pub async fn next(&mut self) -> Result<Option<OplogSlice>, StoreError> {
         for _ in 0..ATTEMPTS {
             let error = match self.step().await {
                 Ok(slice) => return Ok(slice),
@@ -219,31 +226,22 @@ impl OplogReader {
             self.ahead = FuturesOrdered::new();
             self.sizes.clear();
             self.started = self.position;
-            match error {
-                OplogError::Store(StoreError::NotFound(key)) => {
-                    let known = self.store.read_index(|index| index.manifest.number)?;
-                    if self.store.newest_manifest().await? == Some(known) {
-                        return Err(self.broken(format!("{key} is missing")));
-                    }
-                    self.store.refresh().await?;
-                }
-                OplogError::Store(StoreError::Damaged { key, detail }) => {
-                    return Err(self.broken(format!("{key}: {detail}")));
-                }
-                other => return Err(other),
+            let StoreError::NotFound(key) = error else {
+                return Err(error);
+            };
+            let known = self.store.read_index(|index| index.manifest.number)?;
+            if self.store.newest_manifest().await? == Some(known) {
+                return Err(self.store.broken(self.position, format!("{key} is missing")));
             }
+            self.store.refresh().await?;
         }
-        Err(StoreError::unavailable(&self.store.folder, "the oplog is being rearranged too often").into())
+        Err(StoreError::unavailable(
+            &self.store.folder,
+            "the oplog is being rearranged too often; ask again",
+        ))
     }
 
-    fn broken(&self, detail: String) -> OplogError {
-        OplogError::Broken {
-            after: self.position,
-            detail,
-        }
-    }
-
-    async fn step(&mut self) -> Result<Option<OplogSlice>, OplogError> {
+    async fn step(&mut self) -> Result<Option<OplogSlice>, StoreError> {
         self.read_ahead().await?;
         let Some(slice) = self.ahead.next().await else {
             return Ok(None);
@@ -255,7 +253,7 @@ impl OplogReader {
             .as_ref()
             .is_some_and(|before| *before != slice.header.previous_slice)
         {
-            return Err(self.broken("its successor follows another slice".to_owned()));
+            return Err(self.store.broken(self.position, "its successor follows another slice"));
         }
         self.position = slice.header.last;
         self.checksum = Some(slice.checksum.clone());
@@ -263,7 +261,7 @@ impl OplogReader {
     }
 
     /// Starts reads until enough is on its way.
-    async fn read_ahead(&mut self) -> Result<(), OplogError> {
+    async fn read_ahead(&mut self) -> Result<(), StoreError> {
         while self.sizes.len() < AHEAD_SLICES && self.sizes.iter().sum::<u64>() < AHEAD_BYTES {
             if self.planned.is_empty() {
                 self.planned.extend(self.store.plan(self.started).await?);

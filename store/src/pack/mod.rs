@@ -6,7 +6,7 @@
 //! recognised by its fingerprint. Nothing names a pack but the index in its own end, so a pack that nobody flushed is
 //! garbage, never damage.
 //!
-//! Pack writes are futures that the store owns and moves along whenever a pack is closed; no task is spawned.
+//! A full pack is written by a task of its own, so that writing goes on beside compressing.
 
 mod cache;
 pub mod format;
@@ -20,8 +20,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use headwater_host::Host;
+use headwater_host::spawn::Task;
 use headwater_model::{BlockId, Epoch, limits};
 
 use crate::blocks::Blocks;
@@ -67,9 +68,9 @@ pub struct PackStats {
     /// Their bytes at rest.
     pub stored_bytes: u64,
     /// Blocks made durable since the store was opened.
-    pub written_blocks: u64,
+    pub blocks_written: u64,
     /// Their bytes at rest.
-    pub written_bytes: u64,
+    pub stored_bytes_written: u64,
     /// Blocks put but not durable yet.
     pub pending_blocks: u64,
     /// Memory the index takes, in bytes.
@@ -99,9 +100,10 @@ impl Inner {
 /// The blocks of one replica set. One writer per epoch; any number of readers.
 pub struct PackStore {
     inner: Arc<Inner>,
+    host: Host,
     settings: PackSettings,
     /// Held while packs are collected or tried again; no pack is written by two at once.
-    in_flight: tokio::sync::Mutex<FuturesUnordered<BoxFuture<'static, ()>>>,
+    in_flight: tokio::sync::Mutex<FuturesUnordered<Task<()>>>,
 }
 
 impl PackStore {
@@ -110,24 +112,27 @@ impl PackStore {
     /// [`StoreError::Fenced`] when packs of a higher epoch are there: another daemon owns the replica set.
     pub async fn open(
         objects: Arc<dyn Objects>,
+        host: &Host,
         prefix: &str,
         epoch: Epoch,
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
-        Self::open_as(objects, prefix, Some(epoch), settings).await
+        Self::open_as(objects, host, prefix, Some(epoch), settings).await
     }
 
     /// Opens the blocks under `prefix` for reading only: `put` is refused.
     pub async fn open_to_read(
         objects: Arc<dyn Objects>,
+        host: &Host,
         prefix: &str,
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
-        Self::open_as(objects, prefix, None, settings).await
+        Self::open_as(objects, host, prefix, None, settings).await
     }
 
     async fn open_as(
         objects: Arc<dyn Objects>,
+        host: &Host,
         prefix: &str,
         epoch: Option<Epoch>,
         settings: PackSettings,
@@ -142,6 +147,7 @@ impl PackStore {
         open::load(&inner).await?;
         Ok(Arc::new(PackStore {
             inner,
+            host: host.clone(),
             settings,
             in_flight: tokio::sync::Mutex::default(),
         }))
@@ -184,8 +190,9 @@ impl PackStore {
                 tracing::warn!(%error, "a pack could not be written; it stays pending until the next flush");
             }
         };
-        in_flight.push(write.boxed());
-        while let Some(Some(())) = in_flight.next().now_or_never() {}
+        in_flight.push(self.host.spawn(write));
+        // How a task ended does not matter: a pack it has not written is still closed, and is written at the next flush.
+        while let Some(Some(_)) = in_flight.next().now_or_never() {}
         while in_flight.len() >= self.settings.packs_in_flight.max(1) {
             in_flight.next().await;
         }

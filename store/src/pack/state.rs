@@ -144,8 +144,8 @@ impl State {
         self.load(key, entries);
         for entry in entries {
             self.pending.remove(&entry.id);
-            self.figures.written_blocks += 1;
-            self.figures.written_bytes += u64::from(entry.stored);
+            self.figures.blocks_written += 1;
+            self.figures.stored_bytes_written += u64::from(entry.stored);
         }
     }
 

@@ -9,7 +9,7 @@ use headwater_protocol::agent::{CollectionMeta, SyncBeginHeader};
 use headwater_protocol::frame::{Frame, FrameKind};
 use headwater_protocol::slices::{SyncSliceHeader, documents};
 
-use super::{Begun, END, Part, State, SyncError, SyncStore};
+use super::{Begun, END, Part, State, SyncStore};
 use crate::note;
 use crate::objects::StoreError;
 
@@ -24,8 +24,16 @@ fn parse(name: &str) -> Option<(CollectionUuid, u32, u32)> {
     parts.next().is_none().then_some((collection, part, number))
 }
 
+/// A part of the first copy is gone, and with it the first copy.
+fn lost(key: &str, detail: impl std::fmt::Display) -> StoreError {
+    StoreError::damaged(
+        key,
+        format!("{detail}; the first copy must be made again in a new incarnation"),
+    )
+}
+
 impl SyncStore {
-    pub(super) async fn load(&self) -> Result<State, SyncError> {
+    pub(super) async fn load(&self) -> Result<State, StoreError> {
         let mut state = State::default();
         let mut sizes: BTreeMap<(CollectionUuid, u32), Vec<u64>> = BTreeMap::new();
         for object in self.objects.list(&self.folder).await? {
@@ -45,7 +53,7 @@ impl SyncStore {
                     let part = sizes.entry((place.0, place.1)).or_default();
                     if place.2 as usize != part.len() {
                         let missing = self.slice_key(place.0, place.1, part.len() as u32);
-                        return Err(SyncError::Broken(format!("{missing} is missing")));
+                        return Err(lost(&missing, "it is missing"));
                     }
                     part.push(object.size);
                 }
@@ -58,26 +66,26 @@ impl SyncStore {
         Ok(state)
     }
 
-    async fn load_begin(&self, key: &str) -> Result<Begun, SyncError> {
+    pub(super) async fn load_begin(&self, key: &str) -> Result<Begun, StoreError> {
         let frame = Frame::open(FrameKind::SyncBegin, self.objects.get(key).await?);
-        let frame = frame.map_err(|e| SyncError::Broken(format!("{key}: {e}")))?;
-        self.read_begin(&frame)
+        let frame = frame.map_err(|e| lost(key, e))?;
+        self.read_begin(&frame).map_err(|detail| lost(key, detail))
     }
 
-    pub(super) fn read_begin(&self, frame: &Frame) -> Result<Begun, SyncError> {
-        let invalid = |detail: String| SyncError::Invalid(detail);
-        let header: SyncBeginHeader = frame.header().map_err(|e| invalid(e.to_string()))?;
+    pub(super) fn read_begin(&self, frame: &Frame) -> Result<Begun, String> {
+        let header: SyncBeginHeader = frame.header().map_err(|e| e.to_string())?;
         if (&header.replica_set, header.incarnation) != (&self.replica_set, self.incarnation) {
-            let (set, incarnation) = (&header.replica_set, header.incarnation);
-            return Err(invalid(format!("it is of {set}, incarnation {incarnation}")));
+            return Err(format!(
+                "it is of {}, incarnation {}",
+                header.replica_set, header.incarnation
+            ));
         }
-        let payload = frame.payload().map_err(|e| invalid(e.to_string()))?;
-        let read = |document: Result<&[u8], _>| -> Result<CollectionMeta, SyncError> {
-            let document: &[u8] =
-                document.map_err(|e: headwater_protocol::slices::NotDocuments| invalid(e.to_string()))?;
-            bson::deserialize_from_slice(document).map_err(|e| invalid(e.to_string()))
-        };
-        let collections = documents(&payload).map(read).collect::<Result<_, _>>()?;
+        let payload = frame.payload().map_err(|e| e.to_string())?;
+        let mut collections: Vec<CollectionMeta> = Vec::new();
+        for document in documents(&payload) {
+            let document = document.map_err(|e| e.to_string())?;
+            collections.push(bson::deserialize_from_slice(document).map_err(|e| e.to_string())?);
+        }
         Ok(Begun {
             header,
             collections,
@@ -89,10 +97,10 @@ impl SyncStore {
         &self,
         (collection, part): (CollectionUuid, u32),
         sizes: Vec<u64>,
-    ) -> Result<((CollectionUuid, u32), Part), SyncError> {
+    ) -> Result<((CollectionUuid, u32), Part), StoreError> {
         let key = self.slice_key(collection, part, sizes.len() as u32 - 1);
         let (_, header) = match self.verify_slice(&key, self.objects.get(&key).await?) {
-            Err(StoreError::Damaged { key, detail }) => return Err(SyncError::Broken(format!("{key}: {detail}"))),
+            Err(StoreError::Damaged { key, detail }) => return Err(lost(&key, detail)),
             other => other?,
         };
         Ok((

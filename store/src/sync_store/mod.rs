@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use headwater_model::{CollectionUuid, Incarnation, ReplicaSetId};
 use headwater_protocol::agent::{CollectionMeta, SyncBeginHeader, SyncEnd};
-use headwater_protocol::frame::{Frame, FrameKind};
-use headwater_protocol::slices::{PartProgress, SyncSliceHeader};
+use headwater_protocol::frame::Frame;
+use headwater_protocol::slices::PartProgress;
 
 use crate::note;
 use crate::objects::{Objects, Put, StoreError};
@@ -29,39 +29,6 @@ pub use put::SliceError;
 
 const END: &str = "sync-end";
 const REMOVED: &str = "sync-removed";
-
-/// Why a sync cannot be opened, begun or ended.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum SyncError {
-    /// It was begun with other collections or from another position.
-    #[error("the sync was begun otherwise before: open the stream again and go on from what it says")]
-    BegunOtherwise,
-    /// Not begun.
-    #[error("the sync was not begun: send sync/begin first")]
-    NotBegun,
-    /// Its slices are removed or being removed.
-    #[error("the sync of this incarnation is over: start a new incarnation for another first copy")]
-    Removed,
-    /// It cannot end yet.
-    #[error("part {part} of collection {collection} is not complete: send its slices from number {next} on")]
-    Unfinished {
-        /// The collection.
-        collection: CollectionUuid,
-        /// The part.
-        part: u32,
-        /// The number of the slice that is called for.
-        next: u32,
-    },
-    /// A frame that does not belong here.
-    #[error("the sync cannot begin so: {0}")]
-    Invalid(String),
-    /// A stored slice is missing or damaged.
-    #[error("a slice of the first copy is lost ({0}): start a new incarnation")]
-    Broken(String),
-    /// The backing store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 /// Names one stored slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,15 +41,6 @@ pub struct SliceRef {
     pub number: u32,
     /// Its length at rest.
     pub size: u64,
-}
-
-/// One slice, verified and unpacked.
-#[derive(Clone, Debug)]
-pub struct SyncSlice {
-    /// Its header.
-    pub header: SyncSliceHeader,
-    /// Documents as raw BSON back to back.
-    pub payload: Bytes,
 }
 
 #[derive(Clone)]
@@ -123,7 +81,7 @@ impl SyncStore {
         prefix: &str,
         replica_set: &ReplicaSetId,
         incarnation: Incarnation,
-    ) -> Result<Arc<SyncStore>, SyncError> {
+    ) -> Result<SyncStore, StoreError> {
         let store = SyncStore {
             objects,
             replica_set: replica_set.clone(),
@@ -133,7 +91,7 @@ impl SyncStore {
         };
         let state = store.load().await?;
         *store.state() = state;
-        Ok(Arc::new(store))
+        Ok(store)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -149,33 +107,36 @@ impl SyncStore {
     }
 
     /// Begins the sync with a frame of kind `SyncBegin`. The same frame again: no change.
-    pub async fn begin(&self, frame: Frame) -> Result<(), SyncError> {
-        if self.state().removed {
-            return Err(SyncError::Removed);
-        }
-        let begun = self.read_begin(&frame)?;
+    pub async fn begin(&self, frame: Frame) -> Result<(), SliceError> {
+        self.refuse_if_removed()?;
+        let begun = self
+            .read_begin(&frame)
+            .map_err(|detail| SliceError::Invalid { detail })?;
         let key = self.key("begin");
         if self.objects.put_new(&key, frame.bytes().clone()).await? == Put::Exists {
-            let found = Frame::open(FrameKind::SyncBegin, self.objects.get(&key).await?);
-            let found = found.map_err(|e| SyncError::Broken(format!("{key}: {e}")))?;
-            if found.checksum() != begun.checksum {
-                return Err(SyncError::BegunOtherwise);
+            let found = self.load_begin(&key).await?;
+            if found.checksum != begun.checksum {
+                let detail = "the sync was begun otherwise before; open the stream again and go on from what it says";
+                return Err(SliceError::Stale {
+                    detail: detail.to_owned(),
+                });
             }
         }
         self.state().begun = Some(begun);
         Ok(())
     }
 
-    /// What the sync began with.
-    pub fn begun(&self) -> Option<(SyncBeginHeader, Vec<CollectionMeta>)> {
-        self.state()
+    /// What the sync began with; `None` also once its slices are removed.
+    pub async fn begun(&self) -> Result<Option<(SyncBeginHeader, Vec<CollectionMeta>)>, StoreError> {
+        Ok(self
+            .state()
             .begun
             .as_ref()
-            .map(|begun| (begun.header.clone(), begun.collections.clone()))
+            .map(|begun| (begun.header.clone(), begun.collections.clone())))
     }
 
     /// What has arrived, by collection and part.
-    pub fn progress(&self) -> Vec<PartProgress> {
+    pub async fn progress(&self) -> Result<Vec<PartProgress>, StoreError> {
         let state = self.state();
         let progress = |(&(collection, part), held): (&(CollectionUuid, u32), &Part)| PartProgress {
             collection,
@@ -184,20 +145,18 @@ impl SyncStore {
             resume: held.resume.clone(),
             done: held.done,
         };
-        state.parts.iter().map(progress).collect()
+        Ok(state.parts.iter().map(progress).collect())
     }
 
     /// Marks the end of the scan. Every part must be complete, unless its collection was dropped meanwhile. The first
     /// end holds: asked again, even with a later stop, it answers that one.
-    pub async fn end(&self, end: SyncEnd) -> Result<SyncEnd, SyncError> {
+    pub async fn end(&self, end: SyncEnd) -> Result<SyncEnd, SliceError> {
+        self.refuse_if_removed()?;
+        if end.incarnation != self.incarnation {
+            return Err(self.stale(end.incarnation));
+        }
         {
             let state = self.state();
-            if state.removed {
-                return Err(SyncError::Removed);
-            }
-            if state.begun.is_none() {
-                return Err(SyncError::NotBegun);
-            }
             if let Some(ended) = &state.ended {
                 return Ok(ended.clone());
             }
@@ -205,12 +164,16 @@ impl SyncStore {
                 .parts
                 .iter()
                 .find(|((collection, _), p)| !p.done && !end.dropped.contains(collection));
-            if let Some((&(collection, part), held)) = open {
-                return Err(SyncError::Unfinished {
-                    collection,
-                    part,
-                    next: held.sizes.len() as u32,
-                });
+            let detail = match (&state.begun, open) {
+                (None, _) => Some("the sync was not begun; open the stream again".to_owned()),
+                (_, Some(((collection, part), held))) => Some(format!(
+                    "part {part} of collection {collection} is not complete; open the stream again and go on with {}",
+                    held.sizes.len()
+                )),
+                _ => None,
+            };
+            if let Some(detail) = detail {
+                return Err(SliceError::Stale { detail });
             }
         }
         let key = self.key("end");
@@ -223,25 +186,24 @@ impl SyncStore {
     }
 
     /// The end of the scan, once marked.
-    pub fn ended(&self) -> Option<SyncEnd> {
-        self.state().ended.clone()
+    pub async fn ended(&self) -> Result<Option<SyncEnd>, StoreError> {
+        Ok(self.state().ended.clone())
     }
 
     /// The slices of a collection, by part and number.
-    pub fn slices_of(&self, collection: CollectionUuid) -> Vec<SliceRef> {
+    pub async fn slices_of(&self, collection: CollectionUuid) -> Result<Vec<SliceRef>, StoreError> {
         let state = self.state();
-        let parts = state.parts.range((collection, 0)..=(collection, u32::MAX));
-        parts
-            .flat_map(|(&(collection, part), held)| {
-                let slice = move |(number, size): (usize, &u64)| SliceRef {
-                    collection,
-                    part,
-                    number: number as u32,
-                    size: *size,
-                };
-                held.sizes.iter().enumerate().map(slice)
-            })
-            .collect()
+        let mut slices = Vec::new();
+        for (&(collection, part), held) in state.parts.range((collection, 0)..=(collection, u32::MAX)) {
+            let numbered = (0_u32..).zip(&held.sizes);
+            slices.extend(numbered.map(|(number, &size)| SliceRef {
+                collection,
+                part,
+                number,
+                size,
+            }));
+        }
+        Ok(slices)
     }
 
     /// Bytes at rest of all slices.
@@ -249,15 +211,28 @@ impl SyncStore {
         self.state().parts.values().flat_map(|part| &part.sizes).sum()
     }
 
-    /// Reads and verifies one slice.
-    pub async fn read(&self, slice: &SliceRef) -> Result<SyncSlice, StoreError> {
+    /// Reads and verifies one slice: documents as raw BSON back to back.
+    pub async fn read(&self, slice: &SliceRef) -> Result<Bytes, StoreError> {
         let key = self.slice_key(slice.collection, slice.part, slice.number);
         let (frame, header) = self.verify_slice(&key, self.objects.get(&key).await?)?;
         if (header.collection, header.part, header.number) != (slice.collection, slice.part, slice.number) {
             return Err(StoreError::damaged(&key, "it is another slice"));
         }
-        let payload = frame.payload().map_err(|e| StoreError::damaged(&key, e))?;
-        Ok(SyncSlice { header, payload })
+        frame.payload().map_err(|e| StoreError::damaged(&key, e))
+    }
+
+    fn refuse_if_removed(&self) -> Result<(), SliceError> {
+        if self.state().removed {
+            Err(self.stale(self.incarnation))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn stale(&self, found: Incarnation) -> SliceError {
+        SliceError::Stale {
+            detail: format!("the sync of incarnation {found} is over; open the stream again"),
+        }
     }
 
     /// Removes all slices: they have served, or their incarnation is over. Call again after an error. Afterwards this

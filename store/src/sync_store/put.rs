@@ -18,18 +18,18 @@ pub enum SliceError {
         /// The number that is called for.
         next: u32,
     },
-    /// It names another incarnation, or the sync of this one is over.
-    #[error("the slice is of incarnation {found}, which is over; open the stream again")]
+    /// It does not fit what the sync is: the agent should open the stream again.
+    #[error("the slice is stale: {detail}")]
     Stale {
-        /// What the slice says.
-        found: u64,
+        /// Why, and what to do.
+        detail: String,
     },
-    /// Nothing was begun, or the scan has ended.
-    #[error("the sync takes no slices now: {0}")]
-    NotTaking(&'static str),
     /// It cannot be a slice of this sync; sending it again does not help.
-    #[error("the slice is invalid: {0}")]
-    Invalid(String),
+    #[error("the slice is invalid: {detail}")]
+    Invalid {
+        /// What does not fit.
+        detail: String,
+    },
     /// The backing store. The slice may or may not be durable; sending it again settles it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -51,7 +51,8 @@ impl SyncStore {
         }
         if header.number == next {
             if self.state().ended.is_some() {
-                return Err(SliceError::NotTaking("the scan has ended"));
+                let detail = "the scan has ended; open the stream again".to_owned();
+                return Err(SliceError::Stale { detail });
             }
             if self.objects.put_new(&key, frame.bytes().clone()).await? == Put::Created {
                 self.advance(&header, frame.bytes().len() as u64);
@@ -70,35 +71,34 @@ impl SyncStore {
     }
 
     fn check(&self, frame: &Frame) -> Result<SyncSliceHeader, SliceError> {
-        let header: SyncSliceHeader = frame.header().map_err(|e| SliceError::Invalid(e.to_string()))?;
+        let invalid = |detail: String| SliceError::Invalid { detail };
+        let header: SyncSliceHeader = frame.header().map_err(|e| invalid(e.to_string()))?;
         if header.replica_set != self.replica_set {
-            let detail = format!("it is of {}, not of {}", header.replica_set, self.replica_set);
-            return Err(SliceError::Invalid(detail));
+            return Err(invalid(format!(
+                "it is of {}, not of {}",
+                header.replica_set, self.replica_set
+            )));
         }
+        if header.incarnation != self.incarnation {
+            return Err(self.stale(header.incarnation));
+        }
+        self.refuse_if_removed()?;
         let state = self.state();
-        if header.incarnation != self.incarnation || state.removed {
-            return Err(SliceError::Stale {
-                found: header.incarnation.0,
-            });
-        }
         let Some(begun) = &state.begun else {
-            return Err(SliceError::NotTaking("send sync/begin first"));
+            return Err(SliceError::Stale {
+                detail: "the sync was not begun; open the stream again".to_owned(),
+            });
         };
         if !begun
             .collections
             .iter()
             .any(|collection| collection.uuid == header.collection)
         {
-            return Err(SliceError::Invalid(format!(
-                "the sync knows no collection {}",
-                header.collection
-            )));
+            return Err(invalid(format!("the sync knows no collection {}", header.collection)));
         }
         if header.part >= PARTS_MAX || header.number == u32::MAX || (header.count == 0 && !header.last) {
             let (part, number, count) = (header.part, header.number, header.count);
-            return Err(SliceError::Invalid(format!(
-                "part {part}, number {number}, {count} documents"
-            )));
+            return Err(invalid(format!("part {part}, number {number}, {count} documents")));
         }
         Ok(header)
     }
