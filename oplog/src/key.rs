@@ -38,7 +38,7 @@ impl DocumentKey {
             bytes[1..].copy_from_slice(value);
             return Ok(DocumentKey(Bytes::copy_from_slice(&bytes)));
         }
-        let mut out = Vec::with_capacity(value.len() + 16);
+        let mut out = Vec::with_capacity(value.len() + 12);
         value_key(&mut out, kind, value, 0)?;
         Ok(DocumentKey(Bytes::copy_from_slice(&out)))
     }
