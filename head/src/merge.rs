@@ -78,6 +78,14 @@ impl<M> Run<M> {
         }
     }
 
+    /// The same, to keep.
+    fn bound_to_keep(&mut self) -> Option<Bytes> {
+        match self {
+            Run::Tree(cursor) => cursor.bound(),
+            Run::Memory(records) => records.peek().map(|(key, _)| key.clone()),
+        }
+    }
+
     /// Bytes of the subtree it stands before.
     fn subtree_bytes(&mut self) -> Option<u64> {
         match self.position() {
@@ -184,22 +192,33 @@ impl<M> Merge<M> {
             });
         }
         // Only `first` may stand before a subtree now: all others stand before records.
-        let first_bound = self.runs[first].bound().map(Bytes::copy_from_slice).unwrap_or_default();
-        let mut limit: Option<Bytes> = None;
+        let first_bound = self.runs[first].bound_to_keep().unwrap_or_default();
+        let mut nearest: Option<usize> = None;
         for run in (0..self.runs.len()).filter(|run| *run != first) {
-            if let Some(key) = self.runs[run].bound() {
-                match key.cmp(&first_bound[..]) {
-                    Ordering::Greater if limit.as_ref().is_none_or(|limit| key < limit) => {
-                        limit = Some(Bytes::copy_from_slice(key));
-                    }
-                    Ordering::Greater => {}
-                    // Equal; never less, for `first` has the least bound.
-                    _ if own.is_some() => return Choice::Open(first),
-                    _ => return Choice::Together,
-                }
+            match self.runs[run].bound().map(|key| key.cmp(&first_bound[..])) {
+                None => {}
+                Some(Ordering::Greater) => nearest = Some(self.lesser(nearest, run)),
+                // Equal; never less, for `first` has the least bound.
+                Some(_) if own.is_some() => return Choice::Open(first),
+                Some(_) => return Choice::Together,
             }
         }
-        Choice::Alone(first, limit)
+        Choice::Alone(first, nearest.and_then(|run| self.runs[run].bound_to_keep()))
+    }
+
+    /// The one of the two runs whose bound is less.
+    fn lesser(&mut self, nearest: Option<usize>, other: usize) -> usize {
+        match nearest {
+            Some(nearest) => {
+                let bound = self.runs[nearest].bound_to_keep();
+                if self.runs[other].bound() < bound.as_deref() {
+                    other
+                } else {
+                    nearest
+                }
+            }
+            None => other,
+        }
     }
 
     fn least_bound(&mut self) -> Option<usize> {

@@ -69,6 +69,14 @@ impl Cursor {
         }
     }
 
+    /// The key of the record, or the last key of the subtree, that it stands before.
+    pub fn bound(&self) -> Option<Bytes> {
+        match self.path.last()? {
+            Open::Leaf { leaf, at } => Some(leaf.key(*at)),
+            Open::Interior { node, at } => Some(node.children[*at].last.clone()),
+        }
+    }
+
     /// Key and value of the record it stands before.
     pub fn record(&self) -> Option<(Bytes, Bytes)> {
         match self.path.last() {
