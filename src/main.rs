@@ -1,2 +1,22 @@
-//! The headwater binary.
-fn main() {}
+//! The `headwater` binary: command line and wiring, no decisions about backups.
+
+mod at;
+mod cli;
+mod client;
+mod confirm;
+mod exit;
+mod failure;
+mod instants;
+mod keys;
+mod local;
+mod logging;
+mod node;
+mod output;
+mod redact;
+mod stop;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

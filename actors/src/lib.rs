@@ -1,1 +1,21 @@
-//! When things happen: supervisors and their children; actix lives here.
+//! When things happen: supervisors and their children. actix lives here, in [`worker`], [`child`], [`supervisor`] and
+//! [`node`] only; what the children do is in [`work`].
+
+pub mod backup;
+pub mod board;
+mod child;
+mod children;
+mod commands;
+mod ingest;
+mod node;
+mod restores;
+pub mod set;
+mod supervisor;
+mod times;
+mod trouble;
+mod views;
+mod work;
+mod worker;
+
+pub use backup::{ArchiveStream, Backup};
+pub use set::{Ground, Tuning};

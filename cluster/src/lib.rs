@@ -1,1 +1,28 @@
-//! Control state that must agree: commands, pure apply, plans; openraft in raft/ only.
+//! Control state that must agree among the daemons: what is protected, who owns which head at which epoch, which
+//! snapshots exist, which restores run.
+//!
+//! [`apply`](apply::apply) decides what a [`Command`] does to the [`State`]: pure and total, one file per noun.
+//! [`Control`] is how the rest of the daemon submits commands and reads the state. Raft is in `raft/` and nowhere else.
+
+pub mod apply;
+pub mod codec;
+pub mod command;
+pub mod control;
+pub mod deployments;
+pub mod keys;
+pub mod phases;
+mod raft;
+pub mod replica_sets;
+pub mod restores;
+pub mod snapshots;
+pub mod state;
+
+pub use apply::apply;
+pub use command::{Command, RefusalKind, Response};
+pub use control::{Control, ControlError, Settings};
+pub use deployments::Deployment;
+pub use keys::KeyRole;
+pub use replica_sets::{ImageRef, ReplicaSet};
+pub use restores::{Restore, RestoreState};
+pub use snapshots::Snapshot;
+pub use state::{NodeId, State};

@@ -74,6 +74,43 @@ pub const MAILBOX_CAPACITY: usize = 64;
 /// Requests for missing documents handed to an agent at once.
 pub const FETCH_BATCH: usize = 1000;
 
+/// The longest key of the local key-value disk.
+pub const KV_KEY_MAX_BYTES: usize = 256;
+/// The largest value of the local key-value disk. A larger one could end up outside the file that a flush makes
+/// durable (`reference/simulation.md` §6).
+pub const KV_VALUE_MAX_BYTES: usize = (64 << 10) - 1;
+
+/// The largest command that is submitted to the cluster, encoded.
+pub const COMMAND_MAX_BYTES: usize = 32 << 10;
+/// The most commands, encoded, that go into one Raft entry.
+pub const ENTRY_MAX_BYTES: usize = 48 << 10;
+/// The control image is stored in pieces of this size.
+pub const CONTROL_PIECE_BYTES: usize = 32 << 10;
+/// The largest control state, encoded: what a node reads from its disk or from a peer.
+pub const CONTROL_STATE_MAX_BYTES: usize = 256 * MIB;
+/// Commands waiting to be submitted before submitters wait.
+pub const CONTROL_MAILBOX_CAPACITY: usize = 1024;
+/// The longest connection string.
+pub const URI_MAX_BYTES: usize = 4 << 10;
+/// The longest name of an image.
+pub const IMAGE_NAME_MAX_BYTES: usize = 256;
+/// The longest text of a problem or error that users see; longer ones are cut.
+pub const PROBLEM_MAX_BYTES: usize = 2 << 10;
+/// The longest request or cursor of a restore.
+pub const RESTORE_TEXT_MAX_BYTES: usize = 24 << 10;
+/// Deployments in one cluster.
+pub const DEPLOYMENTS_MAX: usize = 4096;
+/// Replica sets in one deployment.
+pub const REPLICA_SETS_PER_DEPLOYMENT: usize = 256;
+/// Snapshots of one replica set that are asked for and not complete.
+pub const SNAPSHOTS_WAITING_PER_SET: usize = 8;
+/// Restores that run at once.
+pub const RESTORES_RUNNING_MAX: usize = 32;
+/// Restores that are remembered, running ones included.
+pub const RESTORES_KEPT: usize = 500;
+/// Keys that may call.
+pub const KEYS_MAX: usize = 4096;
+
 const _: () = assert!(SYNC_SLICE_TARGET_BYTES < SYNC_SLICE_MAX_BYTES && SYNC_SLICE_MAX_BYTES < DOCUMENT_MAX_BYTES);
 const _: () = assert!(DOCUMENT_MAX_BYTES < BSON_MAX_BYTES, "replay may exceed the user limit");
 const _: () = assert!(
@@ -90,3 +127,20 @@ const _: () = assert!(PENDING_CHANGES_MAX_BYTES + BSON_MAX_BYTES / 2 < BLOCK_MAX
 const _: () = assert!(
     2 <= NODE_MIN_CHILDREN && NODE_MIN_CHILDREN < NODE_TARGET_CHILDREN && NODE_TARGET_CHILDREN < NODE_MAX_CHILDREN
 );
+const _: () = assert!(
+    RESTORE_TEXT_MAX_BYTES + PROBLEM_MAX_BYTES + 1024 < COMMAND_MAX_BYTES,
+    "an update must fit"
+);
+const _: () = assert!(
+    COMMAND_MAX_BYTES < ENTRY_MAX_BYTES,
+    "an entry takes at least one command"
+);
+const _: () = assert!(
+    ENTRY_MAX_BYTES + 1024 < KV_VALUE_MAX_BYTES,
+    "an entry with its frame is one value"
+);
+const _: () = assert!(
+    CONTROL_PIECE_BYTES + 1024 < KV_VALUE_MAX_BYTES,
+    "a piece with its frame is one value"
+);
+const _: () = assert!(RESTORES_RUNNING_MAX < RESTORES_KEPT);

@@ -28,6 +28,18 @@ pub struct OrdersRequest {
     pub host: String,
     /// Its version.
     pub version: String,
+    /// What hinders it from even finding the replica set of a deployment; empty when all is well.
+    #[serde(default)]
+    pub faults: Vec<DeploymentFault>,
+}
+
+/// A fault before the replica set's name is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentFault {
+    /// Which deployment.
+    pub deployment: DeploymentName,
+    /// What hinders.
+    pub fault: StreamFault,
 }
 
 /// What the agent shall protect.
@@ -259,6 +271,8 @@ pub enum RefusalKind {
     Stale,
     /// 409: not in this state.
     Conflict,
+    /// 422: that instant is in no restorable range.
+    NotRestorable,
     /// 503: busy, no quorum or starting; ask again later.
     Unavailable,
     /// 507: the store is full; nothing is lost, ask again later.
@@ -275,6 +289,7 @@ impl RefusalKind {
             RefusalKind::NotFound => 404,
             RefusalKind::Invalid => 400,
             RefusalKind::Gap | RefusalKind::Stale | RefusalKind::Conflict => 409,
+            RefusalKind::NotRestorable => 422,
             RefusalKind::Unavailable => 503,
             RefusalKind::StoreFull => 507,
             RefusalKind::Internal => 500,

@@ -1,0 +1,357 @@
+//! The front door: everything the service may ask of this node, as plain async functions. Usable from any thread.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_cluster::{Command, KeyRole};
+use headwater_model::{DeploymentName, ReplicaSetId, SnapshotId};
+use headwater_protocol::admin::{
+    AddDeployment, DeploymentView, RestorePlanView, RestoreRequest, RestoreView, SnapshotView, Status, Timeline,
+};
+use headwater_protocol::agent::{
+    Accepted, DeploymentOrder, OpenReply, OpenRequest, OplogAck, OrdersReply, OrdersRequest, PollReply, PollRequest,
+    Refusal, RefusalKind, SyncEnd,
+};
+use tokio::sync::mpsc;
+
+use crate::commands::submit;
+use crate::node::Node;
+use crate::set::{Ground, Set};
+
+/// Pieces of an archive stream; the stream is whole only if the channel closed without an `Err`.
+pub type ArchiveStream = mpsc::Receiver<Result<Bytes, Refusal>>;
+
+/// Seconds between scheduled snapshots when nothing else is said, as in Ops Manager.
+const SNAPSHOT_INTERVAL_DEFAULT_S: u64 = 6 * 3600;
+/// The shortest interval that can be asked for.
+const SNAPSHOT_INTERVAL_LEAST_S: u64 = 60;
+
+/// A node's backup engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Backup {
+    pub(crate) node: Arc<Node>,
+}
+
+impl Backup {
+    /// Starts the node. Call within an actix system.
+    pub async fn start(ground: Ground) -> Result<Backup, Refusal> {
+        Ok(Backup { node: Node::start(ground).await? })
+    }
+
+    /// What the bearer of this key may do; `None` for an unknown key.
+    pub fn role_of(&self, key: &str) -> Option<KeyRole> {
+        self.node.ground.control.state().keys.get(&key_hash(key)).copied()
+    }
+
+    /// Lets the bearer of a key in; again with the same role is no change.
+    pub async fn admit(&self, key: &str, role: KeyRole) -> Result<(), Refusal> {
+        if self.role_of(key) == Some(role) {
+            return Ok(());
+        }
+        submit(&self.node.ground.control, Command::AddKey { hash: key_hash(key), role }).await.map(|_| ())
+    }
+
+    /// Whether this node can serve.
+    pub fn ready(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    // ---- the agent's side --------------------------------------------------------------------------------------
+
+    /// What an agent shall protect.
+    pub async fn orders(&self, request: OrdersRequest) -> Result<OrdersReply, Refusal> {
+        self.node.heard(request);
+        let state = self.node.ground.control.state();
+        let active = state.deployments.iter().filter(|(_, d)| d.active);
+        let orders = active.map(|(name, d)| DeploymentOrder { deployment: name.clone(), uri: d.uri.clone() });
+        Ok(OrdersReply { deployments: orders.collect() })
+    }
+
+    /// Opens a stream; a replica set that is seen for the first time is registered.
+    pub async fn open(&self, set: &ReplicaSetId, request: OpenRequest) -> Result<OpenReply, Refusal> {
+        let state = self.node.ground.control.state();
+        let deployment = state.deployments.get(set.deployment());
+        let deployment = deployment.ok_or_else(|| not_found("deployment", set.deployment()))?;
+        if !deployment.active {
+            return Err(Refusal::new(RefusalKind::Conflict, format!("deployment {} is stopped", set.deployment())));
+        }
+        let known = state.replica_sets.keys().find(|id| id.deployment() == set.deployment());
+        match known {
+            Some(known) if known != set => {
+                let message = format!(
+                    "deployment {} protects replica set {}, but the source now calls itself {}; if that is meant, \
+                     remove the deployment and add it again",
+                    set.deployment(),
+                    known.set(),
+                    set.set()
+                );
+                return Err(Refusal::new(RefusalKind::Conflict, message));
+            }
+            Some(_) => {}
+            None => {
+                let command = Command::RegisterReplicaSet {
+                    set: set.clone(),
+                    node: self.node.ground.node,
+                    source_version: request.server_version.clone(),
+                };
+                submit(&self.node.ground.control, command).await?;
+                tracing::info!(%set, server = %request.server_version, "a replica set is protected from now on");
+            }
+        }
+        self.node.set(set).await?.open_stream().await
+    }
+
+    /// See `protocol::agent`.
+    pub async fn sync_begin(&self, set: &ReplicaSetId, frame: Bytes) -> Result<Accepted, Refusal> {
+        self.node.set(set).await?.sync_begin(frame).await
+    }
+
+    /// See `protocol::agent`.
+    pub async fn sync_slice(&self, set: &ReplicaSetId, frame: Bytes) -> Result<Accepted, Refusal> {
+        self.node.set(set).await?.sync_slice(frame).await
+    }
+
+    /// See `protocol::agent`.
+    pub async fn sync_end(&self, set: &ReplicaSetId, end: SyncEnd) -> Result<Accepted, Refusal> {
+        let accepted = self.node.set(set).await?.sync_end(end).await?;
+        self.node.look().await;
+        Ok(accepted)
+    }
+
+    /// See `protocol::agent`.
+    pub async fn oplog(&self, set: &ReplicaSetId, frame: Bytes) -> Result<OplogAck, Refusal> {
+        self.node.set(set).await?.oplog_slice(frame).await
+    }
+
+    /// See `protocol::agent`.
+    pub async fn documents(&self, set: &ReplicaSetId, frame: Bytes) -> Result<Accepted, Refusal> {
+        self.node.set(set).await?.documents(frame).await
+    }
+
+    /// See `protocol::agent`.
+    pub async fn poll(&self, set: &ReplicaSetId, request: PollRequest) -> Result<PollReply, Refusal> {
+        self.node.set(set).await?.poll(request).await
+    }
+
+    // ---- the user's side: deployments and snapshots ------------------------------------------------------------
+
+    /// All deployments.
+    pub async fn deployments(&self) -> Result<Vec<DeploymentView>, Refusal> {
+        let names: Vec<_> = self.node.ground.control.state().deployments.keys().cloned().collect();
+        let mut views = Vec::new();
+        for name in names {
+            views.push(self.deployment(&name).await?);
+        }
+        Ok(views)
+    }
+
+    /// One deployment.
+    pub async fn deployment(&self, name: &DeploymentName) -> Result<DeploymentView, Refusal> {
+        self.deployment_view(name).await
+    }
+
+    /// Protects a new deployment; an agent takes it up at its next orders.
+    pub async fn add_deployment(&self, request: AddDeployment) -> Result<DeploymentView, Refusal> {
+        let uri = request.uri.trim();
+        if !(uri.starts_with("mongodb://") || uri.starts_with("mongodb+srv://")) {
+            let message = "the URI must begin with mongodb:// or mongodb+srv://";
+            return Err(Refusal::new(RefusalKind::Invalid, message));
+        }
+        let interval = request.snapshot_interval_seconds.unwrap_or(SNAPSHOT_INTERVAL_DEFAULT_S);
+        if interval < SNAPSHOT_INTERVAL_LEAST_S {
+            let message = format!("snapshots can be taken every {SNAPSHOT_INTERVAL_LEAST_S} seconds at the most");
+            return Err(Refusal::new(RefusalKind::Invalid, message));
+        }
+        let name = request.name.clone();
+        let command = Command::AddDeployment {
+            name: request.name,
+            uri: uri.to_owned(),
+            snapshot_interval_s: interval,
+            created_ms: self.now_ms(),
+        };
+        submit(&self.node.ground.control, command).await?;
+        self.deployment(&name).await
+    }
+
+    /// Removes a deployment with every snapshot and all data kept for it.
+    pub async fn remove_deployment(&self, name: &DeploymentName) -> Result<(), Refusal> {
+        let sets = self.sets_of(name);
+        submit(&self.node.ground.control, Command::RemoveDeployment { name: name.clone() }).await?;
+        for set in &sets {
+            self.node.forget(set).await;
+        }
+        // The control state no longer knows the deployment, so nothing below its prefix can be wanted again.
+        let objects = self.node.ground.objects.clone();
+        let prefix = format!("rs/{name}/");
+        self.node.ground.host.spawn(async move {
+            match objects.list(&prefix).await {
+                Ok(listed) => {
+                    for object in listed {
+                        if let Err(error) = objects.delete(&object.key).await {
+                            tracing::warn!(%error, "an object of a removed deployment stays for now");
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the objects of a removed deployment stay for now"),
+            }
+        });
+        Ok(())
+    }
+
+    /// Stops streaming; snapshots stay.
+    pub async fn stop_deployment(&self, name: &DeploymentName) -> Result<DeploymentView, Refusal> {
+        self.set_active(name, false).await
+    }
+
+    /// Streams again.
+    pub async fn restart_deployment(&self, name: &DeploymentName) -> Result<DeploymentView, Refusal> {
+        self.set_active(name, true).await
+    }
+
+    async fn set_active(&self, name: &DeploymentName, active: bool) -> Result<DeploymentView, Refusal> {
+        let command = Command::SetDeploymentActive { name: name.clone(), active };
+        submit(&self.node.ground.control, command).await?;
+        self.node.look().await;
+        self.deployment(name).await
+    }
+
+    /// Begins a new history with a new first copy; snapshots of the old one stay restorable.
+    pub async fn resync_deployment(&self, name: &DeploymentName) -> Result<DeploymentView, Refusal> {
+        self.known(name)?;
+        for id in self.sets_of(name) {
+            let set = self.node.set(&id).await?;
+            let (_, record) = set.record()?;
+            set.start_incarnation(record.incarnation).await?;
+        }
+        self.node.look().await;
+        self.deployment(name).await
+    }
+
+    /// All snapshots, oldest first.
+    pub async fn snapshots(&self, name: &DeploymentName) -> Result<Vec<SnapshotView>, Refusal> {
+        self.known(name)?;
+        Ok(self.snapshot_views(name))
+    }
+
+    /// Asks for a snapshot; it is complete once [`Backup::snapshot`] says so.
+    pub async fn take_snapshot(&self, name: &DeploymentName) -> Result<SnapshotView, Refusal> {
+        let set = self.only_set(name).await?;
+        let id = crate::work::snapshot::new_id(&set)
+            .map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))?;
+        let command = Command::RequestSnapshot {
+            set: set.id.clone(),
+            id: id.clone(),
+            incarnation: set.record()?.1.incarnation,
+            reason: "demand".into(),
+            asked_ms: self.now_ms(),
+        };
+        submit(&self.node.ground.control, command).await?;
+        set.snapshot_waker.wake();
+        self.snapshot(name, &id).await
+    }
+
+    /// One snapshot.
+    pub async fn snapshot(&self, name: &DeploymentName, id: &SnapshotId) -> Result<SnapshotView, Refusal> {
+        let found = self.snapshots(name).await?.into_iter().find(|s| s.id == *id);
+        found.ok_or_else(|| not_found("snapshot", id))
+    }
+
+    /// Forgets a snapshot; its image is removed at the next groom.
+    pub async fn delete_snapshot(&self, name: &DeploymentName, id: &SnapshotId) -> Result<(), Refusal> {
+        let snapshot = self.snapshot(name, id).await?;
+        let command = Command::DropSnapshot { set: snapshot.replica_set, id: id.clone() };
+        submit(&self.node.ground.control, command).await.map(|_| ())
+    }
+
+    /// Everything at a glance.
+    pub async fn status(&self) -> Result<Status, Refusal> {
+        self.status_view().await
+    }
+
+    /// What can be restored.
+    pub async fn timeline(&self, name: &DeploymentName) -> Result<Timeline, Refusal> {
+        self.timeline_view(name).await
+    }
+
+    // ---- the user's side: restores -----------------------------------------------------------------------------
+
+    /// What a restore would do.
+    pub async fn plan_restore(&self, name: &DeploymentName, request: &RestoreRequest) -> Result<RestorePlanView, Refusal> {
+        let set = self.set_for_restore(name, request).await?;
+        Ok(crate::restores::plan(&set, request).await?.view)
+    }
+
+    /// Begins a restore to a running MongoDB, or prepares an archive.
+    pub async fn start_restore(&self, name: &DeploymentName, request: RestoreRequest) -> Result<RestoreView, Refusal> {
+        let set = self.set_for_restore(name, &request).await?;
+        crate::restores::create(&set, request).await
+    }
+
+    /// All restores known, newest first.
+    pub async fn restores(&self) -> Result<Vec<RestoreView>, Refusal> {
+        let state = self.node.ground.control.state();
+        state.restores.iter().rev().map(|(id, restore)| crate::restores::view(*id, restore)).collect()
+    }
+
+    /// One restore.
+    pub async fn restore(&self, id: u64) -> Result<RestoreView, Refusal> {
+        let state = self.node.ground.control.state();
+        let restore = state.restores.get(&id).ok_or_else(|| not_found("restore", id))?;
+        crate::restores::view(id, restore)
+    }
+
+    /// The archive of a restore that was asked for with `to: archive`.
+    pub async fn archive(&self, id: u64) -> Result<ArchiveStream, Refusal> {
+        let state = self.node.ground.control.state();
+        let restore = state.restores.get(&id).ok_or_else(|| not_found("restore", id))?;
+        let set = self.node.set(&restore.replica_set).await?;
+        crate::restores::archive(&set, id, restore).await
+    }
+
+    // ---- small parts -------------------------------------------------------------------------------------------
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.node.ground.host.clock.now_ms()
+    }
+
+    pub(crate) fn known(&self, name: &DeploymentName) -> Result<(), Refusal> {
+        let known = self.node.ground.control.state().deployments.contains_key(name);
+        if known { Ok(()) } else { Err(not_found("deployment", name)) }
+    }
+
+    pub(crate) fn sets_of(&self, name: &DeploymentName) -> Vec<ReplicaSetId> {
+        let state = self.node.ground.control.state();
+        state.replica_sets.keys().filter(|id| id.deployment() == name).cloned().collect()
+    }
+
+    async fn only_set(&self, name: &DeploymentName) -> Result<Arc<Set>, Refusal> {
+        self.known(name)?;
+        match self.sets_of(name).first() {
+            Some(id) => self.node.set(id).await,
+            None => {
+                let message = format!("no agent has reached deployment {name} yet: see `headwater status`");
+                Err(Refusal::new(RefusalKind::Conflict, message))
+            }
+        }
+    }
+
+    async fn set_for_restore(&self, name: &DeploymentName, request: &RestoreRequest) -> Result<Arc<Set>, Refusal> {
+        match &request.replica_set {
+            None => self.only_set(name).await,
+            Some(set) => {
+                let id = ReplicaSetId::new(name.clone(), set);
+                let id = id.map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))?;
+                self.node.set(&id).await
+            }
+        }
+    }
+}
+
+/// As keys are kept: BLAKE3 in hexadecimal.
+fn key_hash(key: &str) -> String {
+    blake3::hash(key.as_bytes()).to_hex().to_string()
+}
+
+pub(crate) fn not_found(what: &str, which: impl std::fmt::Display) -> Refusal {
+    Refusal::new(RefusalKind::NotFound, format!("there is no {what} {which}"))
+}

@@ -1,0 +1,192 @@
+//! The agent's side of a replica set: what arrives is checked, made durable, and only then acknowledged.
+
+use bytes::Bytes;
+use headwater_cluster::Command;
+use headwater_cluster::ReplicaSet;
+use headwater_model::{Incarnation, Optime, Phase};
+use headwater_protocol::agent::{
+    Accepted, OpenReply, OplogAck, PollReply, PollRequest, Refusal, RefusalKind, StreamFault, SyncBeginHeader,
+    SyncBegun, SyncEnd, SyncOrder,
+};
+use headwater_protocol::frame::{Frame, FrameKind};
+use headwater_protocol::slices::{DocumentsHeader, SyncSliceHeader, documents};
+
+use crate::board::{AgentWord, Fetched};
+use crate::commands::submit;
+use crate::set::{Set, Stores};
+use crate::trouble::{append_refusal, refusal, slice_refusal};
+
+impl Set {
+    /// Answers `open`: what to send from where.
+    pub async fn open_stream(&self) -> Result<OpenReply, Refusal> {
+        let (_, record) = self.record()?;
+        let stores = self.stores(record.incarnation).await.map_err(refusal)?;
+        let sync = match (record.phase, stores.sync.begun()) {
+            (Phase::Starting | Phase::Transferring, Some((_, metas))) => Some(SyncOrder {
+                begun: Some(SyncBegun {
+                    collections: metas.iter().map(|m| m.uuid).collect(),
+                    parts: stores.sync.progress(),
+                    ended: stores.sync.ended().is_some(),
+                }),
+            }),
+            (Phase::Starting | Phase::Transferring, None) => Some(SyncOrder { begun: None }),
+            _ => None,
+        };
+        // An oplog may have been begun by an agent that died before its sync was: that one begins again elsewhere.
+        let begun = sync.as_ref().is_none_or(|order| order.begun.is_some());
+        let tail = if begun { stores.oplog.tip() } else { None };
+        Ok(OpenReply { incarnation: record.incarnation, sync, tail })
+    }
+
+    /// Takes `sync/begin`.
+    pub async fn sync_begin(&self, bytes: Bytes) -> Result<Accepted, Refusal> {
+        let frame = self.opened(FrameKind::SyncBegin, bytes).await?;
+        let header: SyncBeginHeader = frame.header().map_err(invalid)?;
+        let (record, stores) = self.current(header.incarnation).await?;
+        self.same_set(&header.replica_set)?;
+        if !matches!(record.phase, Phase::Starting | Phase::Transferring) {
+            return Err(Refusal::new(RefusalKind::Conflict, "this sync is past its transfer: open the stream again"));
+        }
+        stores.oplog.begin(header.tail_after).await.map_err(refusal)?;
+        stores.sync.begin(frame).await.map_err(refusal)?;
+        self.advance(&record, Phase::Transferring).await?;
+        Ok(Accepted {})
+    }
+
+    /// Takes a sync slice.
+    pub async fn sync_slice(&self, bytes: Bytes) -> Result<Accepted, Refusal> {
+        let frame = self.opened(FrameKind::SyncSlice, bytes).await?;
+        let header: SyncSliceHeader = frame.header().map_err(invalid)?;
+        self.same_set(&header.replica_set)?;
+        let (record, stores) = self.current(header.incarnation).await?;
+        if record.phase != Phase::Transferring {
+            return Err(Refusal::new(RefusalKind::Conflict, "no sync slices are wanted now: open the stream again"));
+        }
+        stores.sync.put(frame).await.map_err(slice_refusal)?;
+        Ok(Accepted {})
+    }
+
+    /// Takes the end of the scan: from here on the Sync child works.
+    pub async fn sync_end(&self, end: SyncEnd) -> Result<Accepted, Refusal> {
+        let (record, stores) = self.current(end.incarnation).await?;
+        if record.phase > Phase::Transferring {
+            return Ok(Accepted {});
+        }
+        let stop = stores.sync.end(end).await.map_err(refusal)?.stop;
+        let command = Command::SetSyncStop { set: self.id.clone(), incarnation: record.incarnation, stop };
+        submit(&self.ground.control, command).await?;
+        self.advance(&record, Phase::Building).await?;
+        self.head_waker.wake();
+        Ok(Accepted {})
+    }
+
+    /// Takes an oplog slice.
+    pub async fn oplog_slice(&self, bytes: Bytes) -> Result<OplogAck, Refusal> {
+        let frame = self.opened(FrameKind::OplogSlice, bytes).await?;
+        let header: headwater_protocol::slices::OplogSliceHeader = frame.header().map_err(invalid)?;
+        self.same_set(&header.replica_set)?;
+        let (_, stores) = self.current(header.incarnation).await?;
+        let appended = stores.oplog.append(frame).await.map_err(append_refusal)?;
+        self.head_waker.wake();
+        Ok(OplogAck { tip: appended.tip.after, tip_slice: appended.tip.previous_slice })
+    }
+
+    /// Takes fetched documents.
+    pub async fn documents(&self, bytes: Bytes) -> Result<Accepted, Refusal> {
+        let frame = self.opened(FrameKind::Documents, bytes).await?;
+        let header: DocumentsHeader = frame.header().map_err(invalid)?;
+        self.same_set(&header.replica_set)?;
+        self.current(header.incarnation).await?;
+        let payload = frame.payload().map_err(invalid)?;
+        let found = documents(&payload)
+            .map(|d| d.map(|d| payload.slice_ref(d)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(invalid)?;
+        self.board.answer(header.request, Fetched { collection: header.collection, documents: found, observed: header.observed });
+        self.head_waker.wake();
+        Ok(Accepted {})
+    }
+
+    /// Takes a report, gives orders.
+    pub async fn poll(&self, request: PollRequest) -> Result<PollReply, Refusal> {
+        let (state, record) = self.record()?;
+        let active = state.deployments.get(self.id.deployment()).is_some_and(|d| d.active);
+        if let Some(StreamFault::HistoryLost { detail }) = &request.fault
+            && request.incarnation == record.incarnation
+        {
+            tracing::warn!(set = %self.id, %detail, "the source's history no longer joins ours: a new incarnation begins");
+            self.start_incarnation(record.incarnation).await?;
+        }
+        let reopen = !active || request.incarnation != self.record()?.1.incarnation;
+        self.board.heard(AgentWord {
+            agent: request.agent,
+            heard_ms: self.ground.host.clock.now_ms(),
+            source_last: request.source_last,
+            scan: request.scan,
+            fault: request.fault,
+        });
+        Ok(PollReply { reopen, fetch: if reopen { Vec::new() } else { self.board.open_requests() } })
+    }
+
+    /// Begins a new history; the snapshots of the old one stay.
+    pub async fn start_incarnation(&self, expected: Incarnation) -> Result<(), Refusal> {
+        let command = Command::StartIncarnation { set: self.id.clone(), expected };
+        submit(&self.ground.control, command).await.map(|_| ())
+    }
+
+    async fn advance(&self, record: &ReplicaSet, phase: Phase) -> Result<(), Refusal> {
+        let command = Command::SetPhase {
+            set: self.id.clone(),
+            incarnation: record.incarnation,
+            epoch: record.epoch,
+            phase,
+        };
+        submit(&self.ground.control, command).await.map(|_| ())
+    }
+
+    fn same_set(&self, named: &headwater_model::ReplicaSetId) -> Result<(), Refusal> {
+        if *named == self.id {
+            return Ok(());
+        }
+        let message = format!("the frame is for {named}, not for {}", self.id);
+        Err(Refusal::new(RefusalKind::Invalid, message))
+    }
+
+    /// The record and the stores, provided the caller works in the current history.
+    async fn current(&self, incarnation: Incarnation) -> Result<(ReplicaSet, Stores), Refusal> {
+        let (state, record) = self.record()?;
+        if !state.deployments.get(self.id.deployment()).is_some_and(|d| d.active) {
+            return Err(Refusal::new(RefusalKind::Stale, "this deployment is stopped"));
+        }
+        if record.incarnation != incarnation {
+            let message = format!("incarnation {incarnation} is over, {} is current: open again", record.incarnation);
+            return Err(Refusal::new(RefusalKind::Stale, message));
+        }
+        let stores = self.stores(incarnation).await.map_err(refusal)?;
+        Ok((record, stores))
+    }
+
+    /// Opens a frame and walks every document in it, off the async threads: hostile bytes end here.
+    async fn opened(&self, kind: FrameKind, bytes: Bytes) -> Result<Frame, Refusal> {
+        let walked = move || {
+            let frame = Frame::open(kind, bytes).map_err(invalid)?;
+            let payload = frame.payload().map_err(invalid)?;
+            for document in documents(&payload) {
+                let document = document.map_err(invalid)?;
+                headwater_oplog::validate::document(document).map_err(invalid)?;
+            }
+            Ok(frame)
+        };
+        self.ground.host.blocking(walked).await
+    }
+
+    /// The optime from which a stalled or new head must go on, for status.
+    pub async fn tip(&self, incarnation: Incarnation) -> Result<Option<Optime>, Refusal> {
+        let stores = self.stores(incarnation).await.map_err(refusal)?;
+        Ok(stores.oplog.tip().map(|tip| tip.after))
+    }
+}
+
+fn invalid(e: impl std::fmt::Display) -> Refusal {
+    Refusal::new(RefusalKind::Invalid, e.to_string())
+}

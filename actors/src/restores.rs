@@ -1,0 +1,283 @@
+//! Restores: planned from the control state and the stores, described to users, carried out by [`crate::work::restore`]
+//! or streamed as an archive.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use headwater_head::Image;
+use headwater_cluster::{Command, Response, Restore, RestoreState as State};
+use headwater_model::{Incarnation, Optime, Ts};
+use headwater_protocol::admin::{
+    At, Destination, PlannedNamespace, RestorePlanView, RestoreRequest, RestoreState, RestoreView,
+};
+use headwater_protocol::agent::{Refusal, RefusalKind};
+use headwater_restore::materialize::{AtT, MaterializeFault};
+use headwater_restore::naming::{Chosen, Selection, choose};
+use headwater_restore::plan::{Base, NotRestorable, Plan, Proven, Wanted};
+use headwater_restore::source::{Source, views};
+use headwater_store::blocks::Blocks;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::backup::ArchiveStream;
+use crate::commands::submit;
+use crate::set::Set;
+use crate::times::rfc3339;
+use crate::trouble::refusal;
+use crate::views::redacted;
+use crate::work::head_store::blocks;
+
+/// Pieces of an archive on their way to a reader.
+const ARCHIVE_CHUNKS: usize = 4;
+
+/// What a restore in the control state is made of: the request with its instant fixed, and what users were shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    /// The request; `at` is a position, or a snapshot.
+    pub request: RestoreRequest,
+    /// What users see of the plan.
+    pub view: RestorePlanView,
+}
+
+/// A plan with its choice of collections by the base image.
+pub struct Planned {
+    /// Which image and which oplog.
+    pub plan: Plan,
+    /// What users see of it.
+    pub view: RestorePlanView,
+}
+
+/// The images and proven ranges of a replica set, over all incarnations.
+pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation), Refusal> {
+    let (state, record) = set.record()?;
+    let snapshots = state.snapshots.iter().filter(|((id, _), _)| *id == set.id);
+    let mut bases: Vec<Base> = snapshots
+        .filter_map(|((_, id), snapshot)| Some((Some(id.clone()), snapshot.image.as_ref()?)))
+        .chain(record.waypoint.iter().filter(|_| record.phase == headwater_model::Phase::Complete).map(|w| (None, w)))
+        .map(|(snapshot, image)| Base {
+            name: image.name.clone(),
+            snapshot,
+            incarnation: image.incarnation,
+            at: image.at,
+            documents: image.documents,
+            bytes: image.logical_bytes,
+        })
+        .collect();
+    bases.sort_by(|a, b| (a.incarnation, a.at).cmp(&(b.incarnation, b.at)));
+    let mut ranges = Vec::new();
+    for incarnation in (1..=record.incarnation.0).map(Incarnation) {
+        let stores = set.stores(incarnation).await.map_err(refusal)?;
+        if let Some((start, tip)) = stores.oplog.range() {
+            ranges.push(Proven { incarnation, start, tip });
+        }
+    }
+    Ok((bases, ranges, record.incarnation))
+}
+
+/// Plans a restore.
+pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusal> {
+    let selection = selection(request)?;
+    let (bases, ranges, current) = inventory(set).await?;
+    let wanted = match &request.at {
+        At::Latest => Wanted::Latest,
+        At::Snapshot(id) => Wanted::Snapshot(id.clone()),
+        At::Position(position) => Wanted::Position(Ts::from(*position)),
+        At::WallClock(ms) => {
+            let mut found = Vec::new();
+            if let Some(second) = Wanted::second(*ms) {
+                for range in &ranges {
+                    let stores = set.stores(range.incarnation).await.map_err(refusal)?;
+                    let last = stores.oplog.find_wall(second).await.map_err(refusal)?;
+                    found.extend(last.map(|optime| (range.incarnation, optime)));
+                }
+            }
+            Wanted::WallClock { ms: *ms, found }
+        }
+    };
+    let plan = headwater_restore::plan::plan(&bases, &ranges, current, &wanted).map_err(not_restorable)?;
+    let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;
+    let base_only = Plan { until: plan.base.at.ts, ..plan.clone() };
+    let source = materialize(set, &base_only, blocks(set)).await?;
+    let chosen = chosen(&source, &selection).await?;
+    let (oplog_slices, oplog_bytes) = match plan.is_whole_image() {
+        true => (0, 0),
+        false => stores.oplog.slices_between(plan.base.at, Optime::new(plan.until, i64::MAX)),
+    };
+    let view = RestorePlanView {
+        replica_set: set.id.clone(),
+        incarnation: plan.incarnation(),
+        at: plan.until.into(),
+        base: plan.base.snapshot.as_ref().map_or_else(|| "waypoint".to_owned(), |id| id.to_string()),
+        base_at: plan.base.at.ts.into(),
+        oplog_slices,
+        oplog_bytes,
+        namespaces: chosen.items.iter().map(planned_namespace).collect(),
+        to: match &request.to {
+            Destination::Uri(uri) => redacted(uri),
+            Destination::Archive => "archive".to_owned(),
+        },
+    };
+    Ok(Planned { plan, view })
+}
+
+fn planned_namespace(item: &headwater_restore::naming::Item) -> PlannedNamespace {
+    PlannedNamespace {
+        from: item.from.to_string(),
+        to: item.to.to_string(),
+        documents: item.data.as_ref().map_or(0, |data| data.documents),
+        bytes: item.data.as_ref().map_or(0, |data| data.bytes),
+    }
+}
+
+/// Opens the base image and applies the oplog up to the plan's instant. `scratch` takes what does not fit in memory.
+pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Result<AtT, Refusal> {
+    let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;
+    let image = image(set, &plan.base.name).await?;
+    let oplog = (!plan.is_whole_image()).then_some(&stores.oplog);
+    let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, plan.until, |_| {});
+    made.await.map_err(|e| match e {
+        MaterializeFault::Oplog(e) => refusal(e),
+        other => Refusal::new(RefusalKind::Internal, other.to_string()),
+    })
+}
+
+async fn image(set: &Set, name: &str) -> Result<Image, Refusal> {
+    let bytes = crate::work::head_store::manifest(set, name).await.map_err(refusal)?;
+    Image::decode(&bytes).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))
+}
+
+/// What of the source is restored, under which names.
+pub async fn chosen(source: &dyn Source, selection: &Selection) -> Result<Chosen, Refusal> {
+    let internal = |e: headwater_restore::source::SourceFault| Refusal::new(RefusalKind::Internal, e.to_string());
+    let views = views(source).await.map_err(internal)?;
+    choose(source.collections(), views, selection).map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))
+}
+
+/// The request's choice of names.
+pub fn selection(request: &RestoreRequest) -> Result<Selection, Refusal> {
+    Selection::new(&request.include, &request.rename, request.with_users)
+        .map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))
+}
+
+fn not_restorable(e: NotRestorable) -> Refusal {
+    Refusal::new(RefusalKind::NotRestorable, e.to_string())
+}
+
+/// Puts a restore into the control state, with its instant fixed.
+pub async fn create(set: &Set, mut request: RestoreRequest) -> Result<RestoreView, Refusal> {
+    let planned = plan(set, &request).await?;
+    if !matches!(request.at, At::Snapshot(_)) {
+        request.at = At::Position(planned.plan.until.into());
+    }
+    let kept = Kept { request, view: planned.view };
+    let request_json = serde_json::to_string(&kept).map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))?;
+    let mut token = [0; 8];
+    set.ground.host.entropy.fill(&mut token);
+    let command = Command::CreateRestore {
+        token: u64::from_le_bytes(token),
+        set: set.id.clone(),
+        request_json,
+        created_ms: set.ground.host.clock.now_ms(),
+    };
+    let Response::RestoreCreated { id } = submit(&set.ground.control, command).await? else {
+        return Err(Refusal::new(RefusalKind::Internal, "the restore was not given a number"));
+    };
+    set.restore_waker.wake();
+    let state = set.ground.control.state();
+    let restore = state.restores.get(&id);
+    let restore = restore.ok_or_else(|| Refusal::new(RefusalKind::NotFound, format!("there is no restore {id}")))?;
+    view(id, restore)
+}
+
+/// A restore's kept request.
+pub fn kept(id: u64, restore: &Restore) -> Result<Kept, Refusal> {
+    serde_json::from_str(&restore.request_json)
+        .map_err(|e| Refusal::new(RefusalKind::Internal, format!("restore {id} cannot be read: {e}")))
+}
+
+/// A restore as users see it.
+pub fn view(id: u64, restore: &Restore) -> Result<RestoreView, Refusal> {
+    let kept = kept(id, restore)?;
+    let expected: u64 = kept.view.namespaces.iter().map(|n| n.bytes).sum();
+    Ok(RestoreView {
+        id,
+        plan: kept.view,
+        state: match restore.state {
+            State::Running => RestoreState::Running,
+            State::Finished => RestoreState::Finished,
+            State::Failed => RestoreState::Failed,
+        },
+        documents_done: restore.done_documents,
+        bytes_done: restore.done_bytes,
+        bytes_total: restore.total_bytes.max(expected),
+        step: restore.step.clone(),
+        error: restore.error.clone(),
+        created: rfc3339(restore.created_ms),
+    })
+}
+
+/// Streams the archive of a restore. The stream is cut with a refusal if it cannot be completed.
+pub async fn archive(set: &Arc<Set>, id: u64, restore: &Restore) -> Result<ArchiveStream, Refusal> {
+    let kept = kept(id, restore)?;
+    if kept.request.to != Destination::Archive {
+        return Err(Refusal::new(RefusalKind::Conflict, format!("restore {id} goes to a server, not to an archive")));
+    }
+    let planned = plan(set, &kept.request).await?;
+    let selection = selection(&kept.request)?;
+    let (sender, receiver) = mpsc::channel(ARCHIVE_CHUNKS);
+    let set = set.clone();
+    set.ground.host.clone().spawn(async move {
+        let outcome = write_archive(&set, id, &planned.plan, &selection, &sender).await;
+        let ended = match outcome {
+            Ok(()) => progress(&set, id, State::Finished, "finished", None).await,
+            Err(refused) => {
+                let _ = sender.send(Err(refused.clone())).await;
+                progress(&set, id, State::Failed, "documents", Some(refused.message)).await
+            }
+        };
+        if let Err(refused) = ended {
+            tracing::warn!(restore = id, error = %refused.message, "the end of an archive could not be noted");
+        }
+        crate::set::remove_scratch(&set.ground, id).await;
+    });
+    Ok(receiver)
+}
+
+async fn write_archive(
+    set: &Set,
+    id: u64,
+    plan: &Plan,
+    selection: &Selection,
+    out: &mpsc::Sender<Result<bytes::Bytes, Refusal>>,
+) -> Result<(), Refusal> {
+    let scratch = crate::set::scratch(&set.ground, id).await.map_err(refusal)?;
+    let source = materialize(set, plan, scratch).await?;
+    let chosen = chosen(&source, selection).await?;
+    let version = source.source_version().to_owned();
+    let mut chunks = std::pin::pin!(headwater_restore::dump::archive(Arc::new(source), chosen, &version));
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))?;
+        if out.send(Ok(chunk)).await.is_err() {
+            return Err(Refusal::new(RefusalKind::Conflict, "the reader went away before the end"));
+        }
+    }
+    Ok(())
+}
+
+async fn progress(set: &Set, id: u64, state: State, step: &str, error: Option<String>) -> Result<(), Refusal> {
+    let (control, record) = set.record()?;
+    let Some(restore) = control.restores.get(&id) else {
+        return Ok(());
+    };
+    let progress = headwater_cluster::command::RestoreProgress {
+        state,
+        step: step.to_owned(),
+        done_documents: restore.done_documents,
+        done_bytes: restore.done_bytes,
+        total_bytes: restore.total_bytes,
+        error,
+        cursor_json: String::new(),
+    };
+    let command = Command::UpdateRestore { id, epoch: record.epoch, progress };
+    submit(&set.ground.control, command).await.map(|_| ())
+}

@@ -1,0 +1,210 @@
+//! The control state, the stores and the board as users see them.
+
+use headwater_cluster::{ReplicaSet, Snapshot, State};
+use headwater_model::{DeploymentName, Incarnation, ReplicaSetId, SnapshotId, Ts};
+use headwater_protocol::admin::{
+    AgentView, DeploymentState, DeploymentView, Position, Range, ReplicaSetStatus, SnapshotView, Status, Timeline,
+    TimelineRange,
+};
+use headwater_protocol::agent::{Refusal, StreamFault};
+
+use crate::backup::{Backup, not_found};
+use crate::times::rfc3339;
+
+/// An agent that was not heard of for this long is worth a word.
+const AGENT_SILENT_SECONDS: u64 = 30;
+
+impl Backup {
+    pub(crate) async fn deployment_view(&self, name: &DeploymentName) -> Result<DeploymentView, Refusal> {
+        let state = self.node.ground.control.state();
+        let deployment = state.deployments.get(name).ok_or_else(|| not_found("deployment", name))?;
+        let mut replica_sets = Vec::new();
+        for id in self.sets_of(name) {
+            replica_sets.push(self.replica_set_status(&state, &id).await?);
+        }
+        Ok(DeploymentView {
+            name: name.clone(),
+            uri: redacted(&deployment.uri),
+            state: if deployment.active { DeploymentState::Active } else { DeploymentState::Stopped },
+            snapshot_interval_seconds: deployment.snapshot_interval_s,
+            replica_sets,
+        })
+    }
+
+    async fn replica_set_status(&self, state: &State, id: &ReplicaSetId) -> Result<ReplicaSetStatus, Refusal> {
+        let set = self.node.set(id).await?;
+        let (_, record) = set.record()?;
+        let tip = set.tip(record.incarnation).await?;
+        let word = set.board.word();
+        let now_ms = self.now_ms();
+        let agent = self.node.agent(&word.agent).map(|presence| AgentView {
+            id: presence.who.agent,
+            host: presence.who.host,
+            version: presence.who.version,
+            seen_seconds_ago: seconds_between(word.heard_ms.max(presence.heard_ms), now_ms),
+        });
+        let lag_seconds = tip.zip(word.source_last).map(|(tip, source)| {
+            u64::from(source.ts.seconds().saturating_sub(tip.ts.seconds()))
+        });
+        let problem = record.problem.clone().or_else(|| set.board.trouble());
+        let problem = problem.or_else(|| word.fault.as_ref().map(fault_in_words)).or_else(|| {
+            let silent = agent.as_ref().filter(|a| a.seen_seconds_ago > AGENT_SILENT_SECONDS)?;
+            Some(format!("agent on {} was last heard {} s ago", silent.host, silent.seen_seconds_ago))
+        });
+        let last_snapshot = self
+            .snapshot_views(id.deployment())
+            .into_iter()
+            .rev()
+            .find(|s| s.complete && s.replica_set == *id);
+        Ok(ReplicaSetStatus {
+            name: id.clone(),
+            incarnation: record.incarnation,
+            phase: record.phase,
+            tip: tip.map(|t| t.ts.into()),
+            applied: set.board.applied().map(|a| a.ts.into()),
+            lag_seconds,
+            restorable: restorable(state, id, &record, record.incarnation, tip.map(|t| t.ts)),
+            last_snapshot,
+            scan: word.scan,
+            problem,
+            agent,
+        })
+    }
+
+    pub(crate) fn snapshot_views(&self, name: &DeploymentName) -> Vec<SnapshotView> {
+        let state = self.node.ground.control.state();
+        let of_deployment = state.snapshots.iter().filter(|((set, _), _)| set.deployment() == name);
+        let mut views: Vec<_> = of_deployment.map(|((set, id), s)| (s.asked_ms, snapshot_view(set, id, s))).collect();
+        views.sort_by(|a, b| (a.0, &a.1.id).cmp(&(b.0, &b.1.id)));
+        views.into_iter().map(|(_, view)| view).collect()
+    }
+
+    pub(crate) async fn timeline_view(&self, name: &DeploymentName) -> Result<Timeline, Refusal> {
+        self.known(name)?;
+        let state = self.node.ground.control.state();
+        let mut ranges = Vec::new();
+        for id in self.sets_of(name) {
+            let set = self.node.set(&id).await?;
+            let (_, record) = set.record()?;
+            for incarnation in (1..=record.incarnation.0).map(Incarnation) {
+                let tip = set.tip(incarnation).await?.map(|t| t.ts);
+                if let Some(range) = restorable(&state, &id, &record, incarnation, tip) {
+                    ranges.push(TimelineRange { replica_set: id.clone(), incarnation, range });
+                }
+            }
+        }
+        Ok(Timeline { ranges, snapshots: self.snapshot_views(name) })
+    }
+
+    pub(crate) async fn status_view(&self) -> Result<Status, Refusal> {
+        let state = self.node.ground.control.state();
+        let mut replica_sets = Vec::new();
+        let mut alerts = Vec::new();
+        for id in state.replica_sets.keys() {
+            let status = self.replica_set_status(&state, id).await?;
+            if let Some(problem) = &status.problem {
+                alerts.push(format!("{id}: {problem}"));
+            }
+            replica_sets.push(status);
+        }
+        for (deployment, fault) in self.node.deployment_faults() {
+            alerts.push(format!("{deployment}: {}", fault_in_words(&fault)));
+        }
+        for (name, deployment) in &state.deployments {
+            let known = state.replica_sets.keys().any(|id| id.deployment() == name);
+            if deployment.active && !known && alerts.is_empty() {
+                alerts.push(format!("{name}: no agent has reached the source yet"));
+            }
+        }
+        Ok(Status { version: env!("CARGO_PKG_VERSION").to_owned(), replica_sets, alerts })
+    }
+
+    /// Metrics in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        let state = self.node.ground.control.state();
+        let snapshots = state.snapshots.values().filter(|s| s.image.is_some()).count();
+        let mut out = String::new();
+        for (name, help, value) in [
+            ("headwater_deployments", "Protected deployments.", state.deployments.len()),
+            ("headwater_replica_sets", "Protected replica sets.", state.replica_sets.len()),
+            ("headwater_snapshots", "Complete snapshots.", snapshots),
+        ] {
+            out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"));
+        }
+        out
+    }
+}
+
+/// What can be restored of one incarnation: from its oldest image that is consistent to its tip.
+fn restorable(
+    state: &State,
+    id: &ReplicaSetId,
+    record: &ReplicaSet,
+    incarnation: Incarnation,
+    tip: Option<Ts>,
+) -> Option<Range> {
+    let snapshots = state.snapshots.iter().filter(|((set, _), _)| set == id);
+    let images = snapshots.filter_map(|(_, s)| s.image.as_ref()).filter(|image| image.incarnation == incarnation);
+    let from = images.map(|image| image.at.ts).min()?;
+    // A snapshot is cut from applied entries only, so the tip is never behind it; but a store that was tampered with…
+    let to = tip.filter(|tip| *tip >= from || record.incarnation != incarnation).unwrap_or(from).max(from);
+    Some(Range { from: from.into(), to: to.into() })
+}
+
+fn snapshot_view(set: &ReplicaSetId, id: &SnapshotId, snapshot: &Snapshot) -> SnapshotView {
+    let image = snapshot.image.as_ref();
+    SnapshotView {
+        id: id.clone(),
+        replica_set: set.clone(),
+        incarnation: image.map_or(Incarnation(0), |i| i.incarnation),
+        at: image.map(|i| Position::from(i.at.ts)),
+        created: rfc3339(snapshot.completed_ms.unwrap_or(snapshot.asked_ms)),
+        complete: image.is_some(),
+        logical_bytes: image.map_or(0, |i| i.logical_bytes),
+        stored_bytes: snapshot.stored_bytes,
+        documents: image.map_or(0, |i| i.documents),
+        collections: image.map_or(0, |i| i.collections),
+        reason: snapshot.reason.clone(),
+    }
+}
+
+fn fault_in_words(fault: &StreamFault) -> String {
+    match fault {
+        StreamFault::HistoryLost { detail } => format!("history lost, a new first copy begins: {detail}"),
+        StreamFault::Unreachable { detail } => format!("source not reachable: {detail}"),
+        StreamFault::Refused { detail, cure } => format!("source refuses: {detail}. {cure}"),
+    }
+}
+
+fn seconds_between(then_ms: i64, now_ms: i64) -> u64 {
+    u64::try_from((now_ms - then_ms) / 1000).unwrap_or(0)
+}
+
+/// A connection string without user and password.
+pub fn redacted(uri: &str) -> String {
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return "***".to_owned();
+    };
+    let authority = rest.find(['/', '?']).unwrap_or(rest.len());
+    match rest[..authority].rfind('@') {
+        Some(at) => format!("{scheme}://***@{}", &rest[at + 1..]),
+        None => uri.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::redacted;
+
+    #[test]
+    fn credentials_never_show() {
+        for (uri, shown) in [
+            ("mongodb://a:b@h1,h2/?x=1", "mongodb://***@h1,h2/?x=1"),
+            ("mongodb://a:p@ss@h/", "mongodb://***@h/"),
+            ("mongodb://h:27017", "mongodb://h:27017"),
+            ("nonsense", "***"),
+        ] {
+            assert_eq!(redacted(uri), shown);
+        }
+    }
+}

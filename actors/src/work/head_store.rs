@@ -1,0 +1,195 @@
+//! A head and its way to rest: spills and folds beside the applying, images in the order that makes them whole or absent.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use headwater_cluster::ImageRef;
+use futures::FutureExt;
+use headwater_head::{FoldDone, FoldJob, Head, HeadError, HeadFault, Image, Missing, SpillDone};
+use headwater_host::{Task, TaskEnded};
+use headwater_model::{Incarnation, Optime};
+use headwater_store::blocks::Blocks;
+use headwater_store::images::ImageName;
+use headwater_store::objects::StoreError;
+
+use crate::set::Set;
+use crate::worker::Fault;
+
+/// Turns the head's troubles into faults: a store's troubles may pass, damage needs the user.
+pub fn fault(e: HeadError) -> Fault {
+    match e {
+        HeadError::Store(e) => e.into(),
+        HeadError::Broken => Fault::Retry(e.to_string()),
+        other => Fault::Blocked(other.to_string()),
+    }
+}
+
+/// An entry that was not applied is never passed over: the head waits for the user, or for a program that knows it.
+pub fn entry_fault(e: HeadFault) -> Fault {
+    match e {
+        HeadFault::Broken => Fault::Retry(e.to_string()),
+        other => Fault::Blocked(other.to_string()),
+    }
+}
+
+/// A head with its background work.
+pub struct HeadStore {
+    set: Arc<Set>,
+    incarnation: Incarnation,
+    /// The head. Whoever applies checks `memtable_bytes` by calling [`HeadStore::tend`].
+    pub head: Head,
+    spill: Option<Running<SpillDone>>,
+    fold: Option<Running<FoldDone>>,
+    missing: Vec<Missing>,
+    written_at_last_image: u64,
+}
+
+type Running<T> = Task<Result<T, HeadError>>;
+
+/// The result of background work that has ended; `None` while it runs.
+fn ended<T>(task: &mut Option<Running<T>>) -> Option<Result<T, Fault>> {
+    let result = task.as_mut()?.now_or_never()?;
+    *task = None;
+    Some(settled(result))
+}
+
+async fn awaited<T>(task: &mut Option<Running<T>>) -> Option<Result<T, Fault>> {
+    let result = task.as_mut()?.await;
+    *task = None;
+    Some(settled(result))
+}
+
+fn settled<T>(result: Result<Result<T, HeadError>, TaskEnded>) -> Result<T, Fault> {
+    result.map_err(|e| Fault::Retry(e.to_string()))?.map_err(fault)
+}
+
+impl HeadStore {
+    /// Takes a head under care.
+    pub fn new(set: Arc<Set>, incarnation: Incarnation, head: Head) -> Self {
+        let written_at_last_image = set.repository.blocks().stats().written_bytes;
+        HeadStore { set, incarnation, head, spill: None, fold: None, missing: Vec::new(), written_at_last_image }
+    }
+
+    /// Opens the head of an image.
+    pub async fn open(set: Arc<Set>, image: &ImageRef) -> Result<Self, Fault> {
+        let bytes = manifest(&set, &image.name).await?;
+        let decoded = Image::decode(&bytes).map_err(fault)?;
+        let head = Head::open(blocks(&set), decoded).await.map_err(fault)?;
+        Ok(HeadStore::new(set, image.incarnation, head))
+    }
+
+    /// Collects finished background work and starts what is due. Cheap when there is nothing to do.
+    ///
+    /// A memtable far over its budget waits for the running spill: that is the back-pressure on the applying.
+    pub async fn tend(&mut self) -> Result<(), Fault> {
+        let budget = self.set.ground.tuning.memtable_bytes;
+        let spilled = if self.head.memtable_bytes() > 2 * budget {
+            awaited(&mut self.spill).await
+        } else {
+            ended(&mut self.spill)
+        };
+        if let Some(done) = spilled {
+            self.head.finish_spill(done?);
+        }
+        if let Some(done) = ended(&mut self.fold) {
+            self.finish_fold(done?);
+        }
+        if self.spill.is_none()
+            && self.head.memtable_bytes() > budget
+            && let Some(job) = self.head.begin_spill()
+        {
+            let blocks = blocks(&self.set);
+            self.spill = Some(self.set.ground.host.spawn(async move { job.run(blocks).await }));
+        }
+        if self.fold.is_none()
+            && self.spill.is_none()
+            && let Some(job) = self.head.plan_fold().into_iter().next()
+        {
+            self.fold = Some(self.start_fold(job));
+        }
+        Ok(())
+    }
+
+    fn start_fold(&self, job: FoldJob) -> Running<FoldDone> {
+        let blocks = blocks(&self.set);
+        self.set.ground.host.spawn(async move { job.run(blocks).await })
+    }
+
+    fn finish_fold(&mut self, done: FoldDone) {
+        let missing = self.head.finish_fold(done);
+        self.missing.extend(missing);
+    }
+
+    /// Waits for what runs beside the applying.
+    async fn quiesce(&mut self) -> Result<(), Fault> {
+        if let Some(done) = awaited(&mut self.spill).await {
+            self.head.finish_spill(done?);
+        }
+        if let Some(done) = awaited(&mut self.fold).await {
+            self.finish_fold(done?);
+        }
+        Ok(())
+    }
+
+    /// The documents that folds found changed but never seen, since this was last asked.
+    pub fn take_missing(&mut self) -> Vec<Missing> {
+        std::mem::take(&mut self.missing)
+    }
+
+    /// Folds every collection to one layer and gives the documents that were changed but never seen.
+    pub async fn fold_all(&mut self) -> Result<Vec<Missing>, Fault> {
+        self.quiesce().await?;
+        if let Some(job) = self.head.begin_spill() {
+            let blocks = blocks(&self.set);
+            self.spill = Some(self.set.ground.host.spawn(async move { job.run(blocks).await }));
+            self.quiesce().await?;
+        }
+        for job in self.head.force_folds() {
+            self.fold = Some(self.start_fold(job));
+            self.quiesce().await?;
+        }
+        Ok(self.take_missing())
+    }
+
+    /// Cuts an image of the head as it is: blocks durable, then the manifest. It does not exist for anyone until a
+    /// command makes it known; reversed, a crash could leave a known image with blocks missing.
+    pub async fn image(&mut self, consistent_from: Option<Optime>) -> Result<(ImageRef, u64), Fault> {
+        self.quiesce().await?;
+        let epoch = self.set.record().map_err(|r| Fault::Retry(r.message))?.1.epoch;
+        if let Some(at) = consistent_from {
+            self.head.set_consistent_from(at);
+        }
+        let job = self.head.begin_image(&self.set.id, self.incarnation).map_err(fault)?;
+        let (image, spilled) = job.run(blocks(&self.set)).await.map_err(fault)?;
+        self.head.finish_spill(spilled);
+        self.set.repository.blocks().flush().await?;
+        let name = ImageName { incarnation: self.incarnation, at: image.applied, epoch };
+        let manifest = image.encode().map_err(fault)?;
+        self.set.repository.images().put(name, &manifest).await?;
+        let written = self.set.repository.blocks().stats().written_bytes;
+        let stored = written - std::mem::replace(&mut self.written_at_last_image, written);
+        let reference = ImageRef {
+            name: name.to_string(),
+            incarnation: self.incarnation,
+            at: image.applied,
+            replay_from: image.replay_from,
+            documents: image.totals.documents,
+            collections: image.totals.collections,
+            logical_bytes: image.totals.bytes,
+        };
+        Ok((reference, stored))
+    }
+}
+
+/// The repository's blocks as a head sees them.
+pub fn blocks(set: &Set) -> Arc<dyn Blocks> {
+    set.repository.blocks().clone()
+}
+
+/// Reads the manifest of an image that the control state names.
+pub async fn manifest(set: &Set, name: &str) -> Result<Bytes, StoreError> {
+    let unknown = |_| StoreError::NotFound(name.to_owned());
+    set.repository.images().get(ImageName::from_str(name).map_err(unknown)?).await
+}

@@ -1,0 +1,9 @@
+//! What the children do: plain structs with an async step, no actix.
+
+pub mod cut;
+pub mod groom;
+pub mod head_store;
+pub mod oplog_apply;
+pub mod restore;
+pub mod snapshot;
+pub mod sync;

@@ -1,0 +1,141 @@
+//! The Snapshot child: asks for an image when a snapshot is due or wanted, and makes it known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_cluster::Command;
+use headwater_model::SnapshotId;
+
+use crate::commands::submit_as_child;
+use crate::set::Set;
+use crate::worker::{Fault, Pace, Work};
+
+/// How long the head's owner may take to cut an image before it is asked again.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// See the module.
+pub struct SnapshotWork {
+    set: Arc<Set>,
+}
+
+impl SnapshotWork {
+    /// Begins without memory: what is wanted stands in the control state.
+    pub fn new(set: Arc<Set>) -> Self {
+        SnapshotWork { set }
+    }
+
+    /// Asks for what is due: the first snapshot of a history, then one an interval.
+    async fn request_due(&self) -> Result<(), Fault> {
+        let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
+        let now_ms = self.set.ground.host.clock.now_ms();
+        let Some(deployment) = state.deployments.get(self.set.id.deployment()) else {
+            return Ok(());
+        };
+        let of_this_history =
+            state.snapshots.iter().filter(|((set, _), s)| *set == self.set.id && s.incarnation == record.incarnation);
+        let due = due(of_this_history.count(), record.next_snapshot_ms, deployment.snapshot_interval_s, now_ms);
+        if let Some(reason) = due.reason {
+            let command = Command::RequestSnapshot {
+                set: self.set.id.clone(),
+                id: new_id(&self.set)?,
+                incarnation: record.incarnation,
+                reason: reason.to_owned(),
+                asked_ms: now_ms,
+            };
+            submit_as_child(&self.set.ground.control, command).await?;
+        }
+        if Some(due.next_ms) != record.next_snapshot_ms {
+            let command = Command::ScheduleSnapshot { set: self.set.id.clone(), next_ms: Some(due.next_ms) };
+            submit_as_child(&self.set.ground.control, command).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What the schedule calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Why a snapshot is to be taken now; `None` for not now.
+    pub reason: Option<&'static str>,
+    /// When the next one is due.
+    pub next_ms: i64,
+}
+
+/// Decides by the snapshots this history has (complete or asked for), when the next was due, and the time.
+pub fn due(snapshots: usize, next_ms: Option<i64>, interval_s: u64, now_ms: i64) -> Due {
+    let interval_ms = i64::try_from(interval_s.saturating_mul(1000)).unwrap_or(i64::MAX);
+    let after_now = now_ms.saturating_add(interval_ms);
+    match next_ms {
+        _ if snapshots == 0 => Due { reason: Some("sync"), next_ms: after_now },
+        None => Due { reason: None, next_ms: after_now },
+        // A clock that was set back, or an interval made shorter, must not put the next snapshot off for long.
+        Some(next) if next > after_now => Due { reason: None, next_ms: after_now },
+        Some(next) if next <= now_ms => {
+            let missed = (now_ms - next) / interval_ms.max(1);
+            Due { reason: Some("schedule"), next_ms: next + (missed + 1) * interval_ms }
+        }
+        Some(next) => Due { reason: None, next_ms: next },
+    }
+}
+
+/// A new snapshot's id: when it was asked for, and four letters so that two of one second differ.
+pub fn new_id(set: &Set) -> Result<SnapshotId, Fault> {
+    let host = &set.ground.host;
+    let second = crate::times::compact(host.clock.now_ms());
+    let mut random = [0; 2];
+    host.entropy.fill(&mut random);
+    SnapshotId::new(&format!("{second}-{:02x}{:02x}", random[0], random[1])).map_err(|e| Fault::Retry(e.to_string()))
+}
+
+impl Work for SnapshotWork {
+    async fn step(&mut self) -> Result<Pace, Fault> {
+        self.request_due().await?;
+        let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
+        let wanted = state.snapshots.iter().find(|((set, _), s)| *set == self.set.id && s.image.is_none());
+        let Some(((_, id), _)) = wanted else {
+            return Ok(Pace::Idle);
+        };
+        let stores = self.set.stores(record.incarnation).await?;
+        let at_least = stores.oplog.tip().map(|tip| tip.after.ts).unwrap_or_default();
+        let image = self.set.cuts.ask(at_least);
+        self.set.head_waker.wake();
+        let cut = tokio::time::timeout(PATIENCE, image).await;
+        let (image, stored_bytes) = match cut {
+            Ok(Ok(cut)) => cut,
+            // The head's owner ended or is far behind: the request stands in the control state, so ask again.
+            Ok(Err(_)) | Err(_) => return Ok(Pace::Again),
+        };
+        let command = Command::CompleteSnapshot {
+            set: self.set.id.clone(),
+            id: id.clone(),
+            epoch: record.epoch,
+            image,
+            stored_bytes,
+            completed_ms: self.set.ground.host.clock.now_ms(),
+        };
+        submit_as_child(&self.set.ground.control, command).await?;
+        Ok(Pace::Again)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_come_first_after_the_sync_then_on_the_grid_of_the_interval() {
+        let none = |next_ms| Due { reason: None, next_ms };
+        let take = |reason, next_ms| Due { reason: Some(reason), next_ms };
+        for (snapshots, next_ms, now_ms, want) in [
+            (0, None, 5_000, take("sync", 65_000)),
+            (0, Some(1), 5_000, take("sync", 65_000)),
+            (1, None, 5_000, none(65_000)),
+            (1, Some(65_000), 64_999, none(65_000)),
+            (1, Some(65_000), 65_000, take("schedule", 125_000)),
+            (1, Some(65_000), 130_000, take("schedule", 185_000)),
+            (1, Some(900_000), 5_000, none(65_000)),
+        ] {
+            assert_eq!(due(snapshots, next_ms, 60, now_ms), want, "{snapshots} {next_ms:?} {now_ms}");
+        }
+    }
+}

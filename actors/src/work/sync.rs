@@ -1,0 +1,255 @@
+//! The Sync child: from sync slices to a head that is proven complete.
+//!
+//! Each phase ends with a command, and begins from what the commands and stores hold: a crash anywhere resumes at the
+//! begin of the phase it hit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_cluster::Command;
+use headwater_cluster::ReplicaSet;
+use headwater_head::{Begin, Builder, Head, Missing, SlicePayload, SliceSource};
+use headwater_model::{CollectionUuid, Incarnation, Optime, Phase, limits};
+use headwater_store::objects::StoreError;
+use headwater_store::sync_store::{SliceRef, SyncStore};
+
+use crate::commands::submit_as_child;
+use crate::set::{Set, Stores};
+use crate::work::head_store::{HeadStore, blocks, fault};
+use crate::work::oplog_apply::apply_slice;
+use crate::worker::{Fault, Pace, Work};
+
+/// See the module.
+pub struct SyncWork {
+    set: Arc<Set>,
+    incarnation: Incarnation,
+    stores: Stores,
+    head: Option<HeadStore>,
+    asked: Option<Asked>,
+}
+
+/// Requests for missing documents on their way.
+struct Asked {
+    requests: Vec<u64>,
+    observed: Optime,
+    pass: bool,
+}
+
+impl SyncWork {
+    /// Begins at the phase the control state names.
+    pub async fn build(set: Arc<Set>) -> Result<Self, Fault> {
+        let (_, record) = set.record().map_err(|r| Fault::Retry(r.message))?;
+        let stores = set.stores(record.incarnation).await?;
+        let head = match (&record.waypoint, record.phase) {
+            (Some(image), phase) if phase > Phase::Building && image.incarnation == record.incarnation => {
+                Some(HeadStore::open(set.clone(), image).await?)
+            }
+            _ => None,
+        };
+        set.board.forget_requests();
+        Ok(SyncWork { incarnation: record.incarnation, set, stores, head, asked: None })
+    }
+
+    /// Sync slices → head at the begin of the scan.
+    async fn build_head(&mut self, record: &ReplicaSet) -> Result<(), Fault> {
+        let Some((begin, metas)) = self.stores.sync.begun() else {
+            return Err(Fault::Blocked("the sync slices are gone; resync this replica set".into()));
+        };
+        let begin_at = Begin { tail_after: begin.tail_after, begin_applying: begin.begin_applying };
+        let mut head = Head::new(blocks(&self.set), &begin.server_version, begin_at).map_err(fault)?;
+        let builder = Builder::new(blocks(&self.set), blocks(&self.set));
+        for meta in &metas {
+            let slices = self.stores.sync.slices_of(meta.uuid);
+            let mut source = Slices { store: self.stores.sync.clone(), slices: slices.into_iter() };
+            let built = builder.build(meta, &mut source).await.map_err(fault)?;
+            head.add_collection(meta, built);
+        }
+        self.head = Some(HeadStore::new(self.set.clone(), self.incarnation, head));
+        self.publish(record, Phase::ApplyingOplog).await
+    }
+
+    /// Publishes the head as a waypoint, then moves on: reversed, a crash in between would leave a phase without a head.
+    async fn publish(&mut self, record: &ReplicaSet, phase: Phase) -> Result<(), Fault> {
+        let head = self.head.as_mut().ok_or_else(no_head)?;
+        let (image, _) = head.image(record.consistent_from).await?;
+        let command = Command::PublishWaypoint { set: self.set.id.clone(), epoch: record.epoch, image };
+        submit_as_child(&self.set.ground.control, command).await?;
+        self.advance(record, phase).await
+    }
+
+    /// Applies what is stored up to `until`; whether it got there.
+    async fn apply_until(&mut self, until: Optime) -> Result<bool, Fault> {
+        let head = self.head.as_mut().ok_or_else(no_head)?;
+        let mut reader = self.stores.oplog.read(head.head.applied())?;
+        while head.head.applied() < until {
+            let Some(slice) = reader.next().await? else {
+                return Ok(false);
+            };
+            apply_slice(head, &slice, Some(until))?;
+            head.tend().await?;
+            self.set.board.set_applied(head.head.applied());
+        }
+        Ok(true)
+    }
+
+    /// Oplog up to the stop optime, then one layer a collection: what was changed but never seen is asked for.
+    async fn apply_oplog(&mut self, record: &ReplicaSet) -> Result<Pace, Fault> {
+        let stop = record.sync_stop.ok_or_else(|| Fault::Blocked("the stop optime is not known; resync".into()))?;
+        if !self.apply_until(stop).await? {
+            return Ok(Pace::Idle);
+        }
+        let head = self.head.as_mut().ok_or_else(no_head)?;
+        let missing = head.fold_all().await?;
+        self.ask_for(missing);
+        self.advance(record, Phase::FetchingMissing).await?;
+        Ok(Pace::Again)
+    }
+
+    fn ask_for(&mut self, missing: Vec<Missing>) {
+        let mut by_collection: BTreeMap<CollectionUuid, Vec<String>> = BTreeMap::new();
+        for m in &missing {
+            if let Some(id) = &m.id {
+                by_collection.entry(m.collection).or_default().push(hex::encode(id));
+            }
+        }
+        let mut requests = Vec::new();
+        for (collection, ids) in by_collection {
+            for batch in ids.chunks(limits::FETCH_BATCH) {
+                requests.push(self.set.board.request(collection, batch.to_vec()));
+            }
+        }
+        if !missing.is_empty() {
+            tracing::info!(set = %self.set.id, documents = missing.len(), "asking the source for documents the scan missed");
+        }
+        self.asked = Some(Asked { requests, observed: Optime::ZERO, pass: false });
+    }
+
+    async fn advance(&self, record: &ReplicaSet, phase: Phase) -> Result<(), Fault> {
+        let command = Command::SetPhase {
+            set: self.set.id.clone(),
+            incarnation: self.incarnation,
+            epoch: record.epoch,
+            phase,
+        };
+        submit_as_child(&self.set.ground.control, command).await.map(|_| ())
+    }
+
+    /// Waits for the answers, puts them into the head, and lets it pass the optime of the last read.
+    async fn fetch_missing(&mut self, record: &ReplicaSet) -> Result<Pace, Fault> {
+        let Some(asked) = self.asked.as_mut() else {
+            // After a restart the head is that of the waypoint before the oplog was applied: do that again.
+            return self.apply_oplog_again(record).await;
+        };
+        let head = self.head.as_mut().ok_or_else(no_head)?;
+        if !asked.pass {
+            let Some(answers) = self.set.board.take_answers(&asked.requests) else {
+                return Ok(Pace::Idle);
+            };
+            for fetched in answers {
+                asked.observed = asked.observed.max(fetched.observed);
+                for document in fetched.documents {
+                    head.head.put_document(fetched.collection, document).await.map_err(fault)?;
+                }
+            }
+            asked.pass = true;
+        }
+        let observed = asked.observed;
+        if !self.apply_until(observed).await? {
+            return Ok(Pace::Idle);
+        }
+        self.advance(record, Phase::Validating).await?;
+        Ok(Pace::Again)
+    }
+
+    async fn apply_oplog_again(&mut self, record: &ReplicaSet) -> Result<Pace, Fault> {
+        let stop = record.sync_stop.ok_or_else(|| Fault::Blocked("the stop optime is not known; resync".into()))?;
+        if !self.apply_until(stop).await? {
+            return Ok(Pace::Idle);
+        }
+        let head = self.head.as_mut().ok_or_else(no_head)?;
+        let missing = head.fold_all().await?;
+        self.ask_for(missing);
+        Ok(Pace::Again)
+    }
+
+    /// Reads every block of the head once and compares the counts; then the first snapshot may exist.
+    async fn validate(&mut self, record: &ReplicaSet) -> Result<Pace, Fault> {
+        let Some(observed) = self.asked.as_ref().map(|a| a.observed) else {
+            return self.fetch_missing(record).await;
+        };
+        let head = self.head.as_mut().ok_or_else(no_head)?;
+        let left = head.fold_all().await?;
+        if !left.is_empty() {
+            // A change after the fetch met no document: more was missing than was asked for.
+            self.ask_for(left);
+            self.advance(record, Phase::FetchingMissing).await?;
+            return Ok(Pace::Again);
+        }
+        verify(&head.head).await?;
+        let command = Command::SetConsistentFrom {
+            set: self.set.id.clone(),
+            incarnation: self.incarnation,
+            epoch: record.epoch,
+            from: observed.max(record.sync_stop.unwrap_or(Optime::ZERO)),
+        };
+        submit_as_child(&self.set.ground.control, command).await?;
+        let (_, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
+        self.publish(&record, Phase::Complete).await?;
+        // Only now, and never before: until the waypoint is known the slices are the only copy.
+        self.stores.sync.remove_all().await?;
+        Ok(Pace::Idle)
+    }
+}
+
+/// Reads every document, which verifies every block, and compares the counts with what the catalog says.
+async fn verify(head: &Head) -> Result<(), Fault> {
+    for collection in head.collections() {
+        let digest = head.digest(collection.uuid()).await.map_err(fault)?;
+        if digest.documents != collection.documents() {
+            let namespace = collection.namespace();
+            let (read, counted) = (digest.documents, collection.documents());
+            return Err(Fault::Blocked(format!(
+                "{namespace} holds {read} documents where its catalog counts {counted}: resync this deployment"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn no_head() -> Fault {
+    Fault::Retry("the head is not open; it is opened from the last waypoint".into())
+}
+
+impl Work for SyncWork {
+    async fn step(&mut self) -> Result<Pace, Fault> {
+        let (_, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
+        match record.phase {
+            Phase::Building => {
+                self.build_head(&record).await?;
+                Ok(Pace::Again)
+            }
+            Phase::ApplyingOplog => self.apply_oplog(&record).await,
+            Phase::FetchingMissing => self.fetch_missing(&record).await,
+            Phase::Validating => self.validate(&record).await,
+            Phase::Starting | Phase::Transferring | Phase::Complete => Ok(Pace::Idle),
+        }
+    }
+}
+
+/// The slices of one collection, read as the builder asks for them.
+struct Slices {
+    store: Arc<SyncStore>,
+    slices: std::vec::IntoIter<SliceRef>,
+}
+
+#[async_trait::async_trait]
+impl SliceSource for Slices {
+    async fn next(&mut self) -> Result<Option<SlicePayload>, StoreError> {
+        let Some(slice) = self.slices.next() else {
+            return Ok(None);
+        };
+        let payload: Bytes = self.store.read(&slice).await?.payload;
+        Ok(Some(SlicePayload { part: slice.part, number: slice.number, payload }))
+    }
+}

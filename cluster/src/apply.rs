@@ -1,0 +1,103 @@
+//! What a command does to the state: pure, total, the same on every node.
+//!
+//! Nothing here fails or panics: a command that cannot be carried out is answered with [`Response::Refused`] and leaves
+//! the state untouched.
+
+use crate::command::{Command, Response};
+use crate::state::State;
+use crate::{deployments, keys, replica_sets, restores, snapshots};
+
+/// Carries out `command`. A refusal changes nothing.
+pub fn apply(state: &mut State, command: &Command) -> Response {
+    carry_out(state, command).unwrap_or_else(|refusal| refusal)
+}
+
+/// `Err` is a refusal; the two are the same type because a refusal is an answer like any other.
+pub(crate) type Answer = Result<Response, Response>;
+
+fn carry_out(state: &mut State, command: &Command) -> Answer {
+    match command {
+        Command::AddDeployment {
+            name,
+            uri,
+            snapshot_interval_s,
+            created_ms,
+        } => deployments::add(state, name, uri, *snapshot_interval_s, *created_ms),
+        Command::RemoveDeployment { name } => deployments::remove(state, name),
+        Command::SetDeploymentActive { name, active } => deployments::set_active(state, name, *active),
+        Command::SetSnapshotInterval { name, seconds } => deployments::set_snapshot_interval(state, name, *seconds),
+        Command::RegisterReplicaSet {
+            set,
+            node,
+            source_version,
+        } => replica_sets::register(state, set, *node, source_version),
+        Command::Assign { set, node, expected } => replica_sets::assign(state, set, *node, *expected),
+        Command::StartIncarnation { set, expected } => replica_sets::start_incarnation(state, set, *expected),
+        Command::SetPhase {
+            set,
+            incarnation,
+            epoch,
+            phase,
+        } => replica_sets::set_phase(state, set, *incarnation, *epoch, *phase),
+        Command::SetSyncStop { set, incarnation, stop } => replica_sets::set_sync_stop(state, set, *incarnation, *stop),
+        Command::SetConsistentFrom {
+            set,
+            incarnation,
+            epoch,
+            from,
+        } => replica_sets::set_consistent_from(state, set, *incarnation, *epoch, *from),
+        Command::PublishWaypoint { set, epoch, image } => replica_sets::publish_waypoint(state, set, *epoch, image),
+        Command::SetProblem {
+            set,
+            incarnation,
+            problem,
+        } => replica_sets::set_problem(state, set, *incarnation, problem.as_deref()),
+        Command::RequestSnapshot {
+            set,
+            id,
+            incarnation,
+            reason,
+            asked_ms,
+        } => snapshots::request(state, set, id, *incarnation, reason, *asked_ms),
+        Command::CompleteSnapshot {
+            set,
+            id,
+            epoch,
+            image,
+            stored_bytes,
+            completed_ms,
+        } => snapshots::complete(state, set, id, *epoch, image, *stored_bytes, *completed_ms),
+        Command::DropSnapshot { set, id } => snapshots::drop_snapshot(state, set, id),
+        Command::ScheduleSnapshot { set, next_ms } => snapshots::schedule(state, set, *next_ms),
+        Command::CreateRestore {
+            token,
+            set,
+            request_json,
+            created_ms,
+        } => restores::create(state, *token, set, request_json, *created_ms),
+        Command::UpdateRestore { id, epoch, progress } => restores::update(state, *id, *epoch, progress),
+        Command::AddKey { hash, role } => keys::add(state, hash, *role),
+        Command::RemoveKey { hash } => keys::remove(state, hash),
+    }
+}
+
+/// Cuts `text` to at most `max` bytes, at the boundary of a character.
+pub(crate) fn shorten(text: &str, max: usize) -> String {
+    let mut end = max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        assert_eq!(shorten("abc", 5), "abc");
+        assert_eq!(shorten("aü", 2), "a");
+        assert_eq!(shorten("ü", 0), "");
+    }
+}

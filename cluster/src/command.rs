@@ -1,0 +1,285 @@
+//! What can be asked of the cluster, and what it answers.
+
+use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotId};
+use serde::{Deserialize, Serialize};
+
+use crate::keys::KeyRole;
+use crate::replica_sets::ImageRef;
+use crate::restores::RestoreState;
+use crate::state::NodeId;
+
+/// A change of the state.
+///
+/// Submitting one twice is harmless or refused. What only the owner of a replica set may say carries the epoch of its
+/// assignment, and what belongs to one history carries the incarnation; both are refused once they are out of date.
+///
+/// At rest and on the wire a variant is its number: new ones go to the end, none is changed or removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Protects a deployment.
+    AddDeployment {
+        /// Its name.
+        name: DeploymentName,
+        /// Connection string of the source, credentials included.
+        uri: String,
+        /// Seconds between scheduled snapshots, at least 1.
+        snapshot_interval_s: u64,
+        /// By the submitter's clock, milliseconds since 1970.
+        created_ms: i64,
+    },
+    /// Forgets a deployment with its replica sets and snapshots; its running restores fail.
+    RemoveDeployment {
+        /// Which.
+        name: DeploymentName,
+    },
+    /// Starts or stops streaming.
+    SetDeploymentActive {
+        /// Which.
+        name: DeploymentName,
+        /// Whether it is to be streamed.
+        active: bool,
+    },
+    /// Sets how often snapshots are taken.
+    SetSnapshotInterval {
+        /// Of which.
+        name: DeploymentName,
+        /// Seconds, at least 1.
+        seconds: u64,
+    },
+    /// Makes a replica set known and assigns it, or updates the version of one that is known. Answers
+    /// [`Response::Assigned`].
+    RegisterReplicaSet {
+        /// Which.
+        set: ReplicaSetId,
+        /// Who owns it from now on, if it was not known.
+        node: NodeId,
+        /// The source's version, such as `6.0.5`.
+        source_version: String,
+    },
+    /// Gives a replica set to a node at a new epoch: whatever the former owner still says is refused. Answers
+    /// [`Response::Assigned`].
+    Assign {
+        /// Which.
+        set: ReplicaSetId,
+        /// The new owner, which may be the present one: a restarted process fences its former self like this.
+        node: NodeId,
+        /// The epoch that is to end.
+        expected: Epoch,
+    },
+    /// Begins a new history by a new initial sync. Answers [`Response::Assigned`].
+    StartIncarnation {
+        /// Of which.
+        set: ReplicaSetId,
+        /// The incarnation that is to end.
+        expected: Incarnation,
+    },
+    /// Moves on, as far as [`crate::phases::is_legal`] says.
+    SetPhase {
+        /// Of which.
+        set: ReplicaSetId,
+        /// The sender's incarnation.
+        incarnation: Incarnation,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// Where to.
+        phase: Phase,
+    },
+    /// Notes the majority point at the end of the scan.
+    SetSyncStop {
+        /// Of which.
+        set: ReplicaSetId,
+        /// The sender's incarnation.
+        incarnation: Incarnation,
+        /// The position.
+        stop: Optime,
+    },
+    /// Notes from where on images are consistent.
+    SetConsistentFrom {
+        /// Of which.
+        set: ReplicaSetId,
+        /// The sender's incarnation.
+        incarnation: Incarnation,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// The position; never goes back.
+        from: Optime,
+    },
+    /// Publishes an image from which a head can be opened.
+    PublishWaypoint {
+        /// Of which.
+        set: ReplicaSetId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// The image; never older than the one before.
+        image: ImageRef,
+    },
+    /// Says why the backup cannot go on, or that it can.
+    SetProblem {
+        /// Of which.
+        set: ReplicaSetId,
+        /// The sender's incarnation.
+        incarnation: Incarnation,
+        /// For users, with the cure; cut at [`headwater_model::limits::PROBLEM_MAX_BYTES`].
+        problem: Option<String>,
+    },
+    /// Asks for a snapshot.
+    RequestSnapshot {
+        /// Of which.
+        set: ReplicaSetId,
+        /// Its id.
+        id: SnapshotId,
+        /// The sender's incarnation.
+        incarnation: Incarnation,
+        /// `schedule`, `demand` or `sync`.
+        reason: String,
+        /// By the submitter's clock, milliseconds since 1970.
+        asked_ms: i64,
+    },
+    /// Makes a snapshot restorable. Its blocks and image are durable before this is submitted.
+    CompleteSnapshot {
+        /// Of which.
+        set: ReplicaSetId,
+        /// Which snapshot.
+        id: SnapshotId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// What it holds.
+        image: ImageRef,
+        /// Bytes newly stored for it.
+        stored_bytes: u64,
+        /// By the owner's clock, milliseconds since 1970.
+        completed_ms: i64,
+    },
+    /// Forgets a snapshot.
+    DropSnapshot {
+        /// Of which.
+        set: ReplicaSetId,
+        /// Which snapshot.
+        id: SnapshotId,
+    },
+    /// Sets when the next scheduled snapshot is due.
+    ScheduleSnapshot {
+        /// Of which.
+        set: ReplicaSetId,
+        /// Milliseconds since 1970; `None` for not at all.
+        next_ms: Option<i64>,
+    },
+    /// Begins a restore. Answers [`Response::RestoreCreated`].
+    CreateRestore {
+        /// Chosen by the submitter; the same token again is the same restore.
+        token: u64,
+        /// Of which.
+        set: ReplicaSetId,
+        /// The request, for whoever carries it out.
+        request_json: String,
+        /// By the submitter's clock, milliseconds since 1970.
+        created_ms: i64,
+    },
+    /// Says how a restore stands.
+    UpdateRestore {
+        /// Which.
+        id: u64,
+        /// The sender's epoch for the restore's replica set.
+        epoch: Epoch,
+        /// How it stands; an ended one stays as it is.
+        progress: RestoreProgress,
+    },
+    /// Lets a key in.
+    AddKey {
+        /// BLAKE3 of the key, 64 hexadecimal digits in lower case.
+        hash: String,
+        /// As what.
+        role: KeyRole,
+    },
+    /// Shuts a key out.
+    RemoveKey {
+        /// BLAKE3 of the key.
+        hash: String,
+    },
+}
+
+/// How a restore stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreProgress {
+    /// Running or ended.
+    pub state: RestoreState,
+    /// `preparing`, `documents`, `indexes`, `verifying`.
+    pub step: String,
+    /// Documents written.
+    pub done_documents: u64,
+    /// Bytes of BSON written.
+    pub done_bytes: u64,
+    /// Bytes of BSON expected.
+    pub total_bytes: u64,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Where to go on after a crash, for whoever carries it out.
+    pub cursor_json: String,
+}
+
+/// Why a command changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefusalKind {
+    /// There is no such deployment, replica set, snapshot or restore.
+    NotFound,
+    /// Something else bears that name already.
+    Conflict,
+    /// The sender's epoch or incarnation has ended; it must stop what it is doing.
+    Stale,
+    /// Not a legal step from where things stand.
+    OutOfOrder,
+    /// Not now; later, or after what the message says.
+    NotReady,
+    /// Too large, too many, or malformed.
+    Limit,
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// It is so now.
+    Done,
+    /// It is so now, and this is who owns the replica set.
+    Assigned {
+        /// The owner.
+        node: NodeId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The present history.
+        incarnation: Incarnation,
+    },
+    /// The restore exists.
+    RestoreCreated {
+        /// Its number.
+        id: u64,
+    },
+    /// Nothing has changed.
+    Refused {
+        /// For programs.
+        kind: RefusalKind,
+        /// For people: what to do.
+        message: String,
+    },
+}
+
+impl Response {
+    /// Whether the command did not take effect.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Response::Refused { .. })
+    }
+
+    /// The refusal's kind, if it is one.
+    pub fn refusal(&self) -> Option<RefusalKind> {
+        match self {
+            Response::Refused { kind, .. } => Some(*kind),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn refused(kind: RefusalKind, message: impl Into<String>) -> Response {
+        Response::Refused {
+            kind,
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Restores: asked for, running, ended.
+
+use headwater_model::{DeploymentName, Epoch, ReplicaSetId, limits};
+use serde::{Deserialize, Serialize};
+
+use crate::apply::{Answer, shorten};
+use crate::command::{RefusalKind, Response, RestoreProgress};
+use crate::replica_sets::{self, check_epoch};
+use crate::state::State;
+
+/// The life of a restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestoreState {
+    /// Waiting or running.
+    Running,
+    /// Everything is at the target and was verified there.
+    Finished,
+    /// It ended without success.
+    Failed,
+}
+
+/// A restore that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restore {
+    /// Chosen by who asked for it, so that asking twice is asking once.
+    pub token: u64,
+    /// The request, for whoever carries it out.
+    pub request_json: String,
+    /// Of which.
+    pub replica_set: ReplicaSetId,
+    /// Running or ended.
+    pub state: RestoreState,
+    /// What it is at.
+    pub step: String,
+    /// Documents written.
+    pub done_documents: u64,
+    /// Bytes of BSON written.
+    pub done_bytes: u64,
+    /// Bytes of BSON expected.
+    pub total_bytes: u64,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// When it was asked for, milliseconds since 1970.
+    pub created_ms: i64,
+    /// Where to go on after a crash, for whoever carries it out.
+    pub cursor_json: String,
+}
+
+pub(crate) fn create(state: &mut State, token: u64, set: &ReplicaSetId, request_json: &str, created_ms: i64) -> Answer {
+    if let Some((id, there)) = state.restores.iter().find(|(_, restore)| restore.token == token) {
+        if there.replica_set == *set && there.request_json == request_json {
+            return Ok(Response::RestoreCreated { id: *id });
+        }
+        let message = "another restore was asked for with that token; choose a fresh one at random";
+        return Err(Response::refused(RefusalKind::Conflict, message));
+    }
+    replica_sets::find(state, set)?;
+    if request_json.len() > limits::RESTORE_TEXT_MAX_BYTES {
+        let message = format!(
+            "a restore's request has at most {} bytes",
+            limits::RESTORE_TEXT_MAX_BYTES
+        );
+        return Err(Response::refused(RefusalKind::Limit, message));
+    }
+    let running = state
+        .restores
+        .values()
+        .filter(|restore| restore.state == RestoreState::Running)
+        .count();
+    if running >= limits::RESTORES_RUNNING_MAX {
+        let message = format!("{running} restores are running already; wait for one of them");
+        return Err(Response::refused(RefusalKind::NotReady, message));
+    }
+    state.last_restore = state.last_restore.saturating_add(1);
+    let restore = Restore {
+        token,
+        request_json: request_json.to_owned(),
+        replica_set: set.clone(),
+        state: RestoreState::Running,
+        step: "preparing".to_owned(),
+        done_documents: 0,
+        done_bytes: 0,
+        total_bytes: 0,
+        error: None,
+        created_ms,
+        cursor_json: String::new(),
+    };
+    state.restores.insert(state.last_restore, restore);
+    forget_oldest(state);
+    Ok(Response::RestoreCreated { id: state.last_restore })
+}
+
+pub(crate) fn update(state: &mut State, id: u64, epoch: Epoch, progress: &RestoreProgress) -> Answer {
+    let message = || format!("there is no restore {id}");
+    let restore = state
+        .restores
+        .get(&id)
+        .ok_or_else(|| Response::refused(RefusalKind::NotFound, message()))?;
+    if restore.state != RestoreState::Running {
+        return match restore.state == progress.state {
+            true => Ok(Response::Done),
+            false => Err(Response::refused(
+                RefusalKind::OutOfOrder,
+                format!("restore {id} has ended already"),
+            )),
+        };
+    }
+    if progress.cursor_json.len() > limits::RESTORE_TEXT_MAX_BYTES {
+        let message = format!(
+            "a restore's cursor has at most {} bytes",
+            limits::RESTORE_TEXT_MAX_BYTES
+        );
+        return Err(Response::refused(RefusalKind::Limit, message));
+    }
+    let set = restore.replica_set.clone();
+    check_epoch(&set, replica_sets::find(state, &set)?, epoch)?;
+    if let Some(restore) = state.restores.get_mut(&id) {
+        restore.state = progress.state;
+        restore.step = shorten(&progress.step, limits::NAME_MAX_BYTES);
+        restore.done_documents = progress.done_documents;
+        restore.done_bytes = progress.done_bytes;
+        restore.total_bytes = progress.total_bytes;
+        restore.error = progress
+            .error
+            .as_deref()
+            .map(|text| shorten(text, limits::PROBLEM_MAX_BYTES));
+        // Ended restores are kept for people, who have no use for the cursor.
+        let cursor = if progress.state == RestoreState::Running { progress.cursor_json.as_str() } else { "" };
+        cursor.clone_into(&mut restore.cursor_json);
+    }
+    Ok(Response::Done)
+}
+
+/// Ends the restores of a deployment that goes.
+pub(crate) fn fail_all_of(state: &mut State, name: &DeploymentName) {
+    let running = state
+        .restores
+        .values_mut()
+        .filter(|restore| restore.state == RestoreState::Running);
+    for restore in running.filter(|restore| restore.replica_set.deployment() == name) {
+        restore.state = RestoreState::Failed;
+        restore.error = Some(format!("deployment {name} was removed"));
+    }
+}
+
+fn forget_oldest(state: &mut State) {
+    let excess = state.restores.len().saturating_sub(limits::RESTORES_KEPT);
+    let ended = state
+        .restores
+        .iter()
+        .filter(|(_, restore)| restore.state != RestoreState::Running);
+    let oldest: Vec<u64> = ended.map(|(id, _)| *id).take(excess).collect();
+    for id in oldest {
+        state.restores.remove(&id);
+    }
+}

@@ -1,0 +1,48 @@
+//! The replicated state.
+//!
+//! Every node holds the same one after the same commands. Maps are ordered, so that equal states have equal bytes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use headwater_model::{DeploymentName, Epoch, Incarnation, ReplicaSetId, SnapshotId};
+use serde::{Deserialize, Serialize};
+
+use crate::deployments::Deployment;
+use crate::keys::KeyRole;
+use crate::replica_sets::ReplicaSet;
+use crate::restores::Restore;
+use crate::snapshots::Snapshot;
+
+/// A daemon of the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(pub u64);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Everything the cluster agrees on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// What is protected.
+    pub deployments: BTreeMap<DeploymentName, Deployment>,
+    /// Their replica sets.
+    pub replica_sets: BTreeMap<ReplicaSetId, ReplicaSet>,
+    /// Snapshots, complete or asked for.
+    pub snapshots: BTreeMap<(ReplicaSetId, SnapshotId), Snapshot>,
+    /// Restores by number, running or ended.
+    pub restores: BTreeMap<u64, Restore>,
+    /// Who may call, by the BLAKE3 of their key in hexadecimal.
+    pub keys: BTreeMap<String, KeyRole>,
+    /// The last incarnation of replica sets that were removed: a set that comes back counts on from there, so that
+    /// nothing left in a store can be taken for its history.
+    pub retired: BTreeMap<ReplicaSetId, Incarnation>,
+    /// The highest epoch ever given. One counter for all replica sets, so that no epoch is ever given twice.
+    pub last_epoch: Epoch,
+    /// The highest number ever given to a restore.
+    pub last_restore: u64,
+}

@@ -1,0 +1,101 @@
+//! The table of keys: one row per setting, the single place where its name and meaning are written.
+
+/// A setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// `section.name`, as in the file.
+    pub path: &'static str,
+    /// What it means, for people.
+    pub meaning: &'static str,
+}
+
+impl Key {
+    /// The section in the file.
+    pub fn section(&self) -> &'static str {
+        self.path.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// Its name in the environment: `oplog.sliceMaxAge` is `HEADWATER_OPLOG_SLICE_MAX_AGE`.
+    pub fn variable(&self) -> String {
+        let mut out = String::from("HEADWATER_");
+        for c in self.path.chars() {
+            match c {
+                '.' => out.push('_'),
+                c if c.is_ascii_uppercase() => out.extend(['_', c]),
+                c => out.push(c.to_ascii_uppercase()),
+            }
+        }
+        out
+    }
+}
+
+/// The node's own folder.
+pub const NODE_DIR: Key = Key {
+    path: "node.dir",
+    meaning: "folder of this node: control state, cache, keys",
+};
+/// Where the service listens.
+pub const NET_LISTEN: Key = Key {
+    path: "net.listen",
+    meaning: "address and port of the service",
+};
+/// Where backups rest.
+pub const STORE_URI: Key = Key {
+    path: "store.uri",
+    meaning: "where backups rest, file:PATH",
+};
+/// How often snapshots are taken.
+pub const SNAPSHOTS_INTERVAL: Key = Key {
+    path: "snapshots.interval",
+    meaning: "time between snapshots, unless a deployment says otherwise",
+};
+/// Changes held in memory.
+pub const HEAD_MEMTABLE_BUDGET: Key = Key {
+    path: "head.memtableBudget",
+    meaning: "changes held in memory before they are spilled",
+};
+/// Blocks held in memory.
+pub const HEAD_BLOCK_CACHE: Key = Key {
+    path: "head.blockCache",
+    meaning: "blocks held in memory",
+};
+/// When an oplog slice is closed by age.
+pub const OPLOG_SLICE_MAX_AGE: Key = Key {
+    path: "oplog.sliceMaxAge",
+    meaning: "an oplog slice is shipped at this age at the latest",
+};
+/// When an oplog slice is closed by size.
+pub const OPLOG_SLICE_TARGET: Key = Key {
+    path: "oplog.sliceTarget",
+    meaning: "an oplog slice is shipped once it holds this much",
+};
+/// When a sync slice is closed.
+pub const SYNC_SLICE_TARGET: Key = Key {
+    path: "sync.sliceTarget",
+    meaning: "a sync slice is shipped once it holds this much",
+};
+
+/// All of them, in the order of the example file.
+pub const KEYS: [Key; 9] = [
+    NODE_DIR,
+    NET_LISTEN,
+    STORE_URI,
+    SNAPSHOTS_INTERVAL,
+    HEAD_MEMTABLE_BUDGET,
+    HEAD_BLOCK_CACHE,
+    OPLOG_SLICE_MAX_AGE,
+    OPLOG_SLICE_TARGET,
+    SYNC_SLICE_TARGET,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_the_environment_follow_from_the_path() {
+        assert_eq!(OPLOG_SLICE_MAX_AGE.variable(), "HEADWATER_OPLOG_SLICE_MAX_AGE");
+        assert_eq!(NODE_DIR.variable(), "HEADWATER_NODE_DIR");
+        assert_eq!(NODE_DIR.section(), "node");
+    }
+}

@@ -1,0 +1,363 @@
+//! The settings a node and an agent run with.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use headwater_model::limits::{self, MIB};
+
+use crate::file::{self, FileValue};
+use crate::keys::{self, Key};
+use crate::quantity::{bytes, milliseconds};
+
+/// Where the service listens unless told otherwise: this machine only.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7480";
+/// A node's folder unless told otherwise.
+pub const DEFAULT_DIR: &str = "/var/lib/headwater";
+/// Seconds between snapshots unless told otherwise.
+pub const DEFAULT_SNAPSHOT_INTERVAL_SECONDS: u64 = 6 * 3600;
+
+/// Settings that passed every check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The node's own folder.
+    pub dir: PathBuf,
+    /// Where the service listens.
+    pub listen: SocketAddr,
+    /// Where backups rest.
+    pub store: StoreUri,
+    /// Seconds between snapshots of a deployment that does not say otherwise.
+    pub snapshot_interval_seconds: u64,
+    /// Bytes of changes a head holds in memory.
+    pub memtable_budget_bytes: usize,
+    /// Bytes of blocks held in memory.
+    pub block_cache_bytes: usize,
+    /// An oplog slice closes at this age, in milliseconds…
+    pub oplog_slice_max_age_ms: u64,
+    /// …or at this size.
+    pub oplog_slice_target_bytes: usize,
+    /// A sync slice closes at this size.
+    pub sync_slice_target_bytes: usize,
+}
+
+/// Where backups rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUri {
+    /// A folder of this machine.
+    File(PathBuf),
+}
+
+impl FromStr for StoreUri {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text
+            .strip_prefix("file:")
+            .map(|path| path.strip_prefix("//").unwrap_or(path))
+        {
+            Some("") => Err("the path is missing; write file:/path/to/folder".to_owned()),
+            Some(path) => Ok(StoreUri::File(path.into())),
+            None => Err("only folders are supported; write file:/path/to/folder".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for StoreUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StoreUri::File(path) = self;
+        write!(f, "file:{}", path.display())
+    }
+}
+
+/// Settings that cannot be used; says where the fault stands.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// The file is no YAML of sections with values.
+    #[error("{file}: not a settings file of sections with values: {fault}")]
+    Syntax {
+        /// Which file.
+        file: String,
+        /// The reader's words.
+        fault: String,
+    },
+    /// A key that does not exist.
+    #[error("{origin}: unknown setting {key}; {}", match meant {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => "the example file shows every key".to_owned(),
+    })]
+    UnknownKey {
+        /// Where.
+        origin: String,
+        /// As typed.
+        key: String,
+        /// The nearest known one.
+        meant: Option<String>,
+    },
+    /// A value that does not fit its key.
+    #[error("{origin}: {key} ({meaning}): {fault}")]
+    Value {
+        /// Where.
+        origin: String,
+        /// The key.
+        key: &'static str,
+        /// What the key means.
+        meaning: &'static str,
+        /// Why it does not fit, and what would.
+        fault: String,
+    },
+}
+
+/// What the program read, nearest first.
+pub struct Sources<'a> {
+    /// Flags that were given: key, flag as typed, value.
+    pub flags: Vec<(Key, &'static str, String)>,
+    /// The environment.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Name and text of the settings file.
+    pub file: Option<(&'a str, &'a str)>,
+}
+
+impl Settings {
+    /// Puts the settings together and checks each.
+    ///
+    /// ```
+    /// # use headwater_config::{Settings, Sources};
+    /// let file = Some(("headwater.yaml", "snapshots:\n  interval: 2h\n"));
+    /// let settings = Settings::resolve(&Sources { flags: vec![], env: &|_| None, file }).unwrap();
+    /// assert_eq!(settings.snapshot_interval_seconds, 7200);
+    /// ```
+    pub fn resolve(sources: &Sources<'_>) -> Result<Settings, SettingsError> {
+        let lookup = Lookup::new(sources)?;
+        let dir = lookup.get(keys::NODE_DIR, DEFAULT_DIR.into(), folder)?;
+        Ok(Settings {
+            listen: lookup.get(keys::NET_LISTEN, SocketAddr::from(([127, 0, 0, 1], 7480)), address)?,
+            store: lookup.get(keys::STORE_URI, StoreUri::File(dir.join("store")), StoreUri::from_str)?,
+            snapshot_interval_seconds: lookup.get(
+                keys::SNAPSHOTS_INTERVAL,
+                DEFAULT_SNAPSHOT_INTERVAL_SECONDS,
+                |text| Ok(time_between(text, "1m", "52w")? / 1000),
+            )?,
+            memtable_budget_bytes: lookup.get(keys::HEAD_MEMTABLE_BUDGET, limits::MEMTABLE_BUDGET_BYTES, |text| {
+                size_between(text, MIB, 64 << 30)
+            })?,
+            block_cache_bytes: lookup.get(keys::HEAD_BLOCK_CACHE, limits::BLOCK_CACHE_BYTES, |text| {
+                size_between(text, MIB, 64 << 30)
+            })?,
+            oplog_slice_max_age_ms: lookup.get(keys::OPLOG_SLICE_MAX_AGE, limits::OPLOG_SLICE_MAX_AGE_MS, |text| {
+                time_between(text, "10ms", "10s")
+            })?,
+            oplog_slice_target_bytes: lookup.get(
+                keys::OPLOG_SLICE_TARGET,
+                limits::OPLOG_SLICE_TARGET_BYTES,
+                |text| size_between(text, 64 << 10, limits::SYNC_SLICE_MAX_BYTES),
+            )?,
+            sync_slice_target_bytes: lookup.get(keys::SYNC_SLICE_TARGET, limits::SYNC_SLICE_TARGET_BYTES, |text| {
+                size_between(text, 64 << 10, limits::SYNC_SLICE_MAX_BYTES)
+            })?,
+            dir,
+        })
+    }
+}
+
+struct Lookup<'a> {
+    sources: &'a Sources<'a>,
+    file: std::collections::BTreeMap<&'static str, FileValue>,
+}
+
+impl<'a> Lookup<'a> {
+    fn new(sources: &'a Sources<'a>) -> Result<Self, SettingsError> {
+        let file = sources
+            .file
+            .map(|(name, text)| file::parse(name, text))
+            .transpose()?
+            .unwrap_or_default();
+        Ok(Lookup { sources, file })
+    }
+
+    /// The nearest text for a key, with where it stands.
+    fn nearest(&self, key: Key) -> Option<(String, String)> {
+        let flag = self.sources.flags.iter().find(|(k, ..)| *k == key);
+        if let Some((_, flag, text)) = flag {
+            return Some(((*flag).to_owned(), text.clone()));
+        }
+        let variable = key.variable();
+        if let Some(text) = (self.sources.env)(&variable).filter(|text| !text.is_empty()) {
+            return Some((variable, text));
+        }
+        let name = self.sources.file.map_or("", |(name, _)| name);
+        self.file
+            .get(key.path)
+            .map(|value| (format!("{name}:{}", value.line), value.text.clone()))
+    }
+
+    fn get<T>(&self, key: Key, default: T, read: impl Fn(&str) -> Result<T, String>) -> Result<T, SettingsError> {
+        let Some((origin, text)) = self.nearest(key) else {
+            return Ok(default);
+        };
+        read(&text).map_err(|fault| SettingsError::Value {
+            origin,
+            key: key.path,
+            meaning: key.meaning,
+            fault,
+        })
+    }
+}
+
+fn folder(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        Err("the path is empty".to_owned())
+    } else {
+        Ok(text.into())
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is no address with a port; write for example {DEFAULT_LISTEN}"))
+}
+
+fn time_between(text: &str, least: &str, most: &str) -> Result<u64, String> {
+    let read = |text| milliseconds(text).map_err(|e| e.to_string());
+    let (value, from, to) = (read(text)?, read(least)?, read(most)?);
+    if (from..=to).contains(&value) {
+        Ok(value)
+    } else {
+        Err(format!("{text} is outside {least} to {most}"))
+    }
+}
+
+fn size_between(text: &str, least: usize, most: usize) -> Result<usize, String> {
+    let value = bytes(text).map_err(|e| e.to_string())?;
+    let fits = usize::try_from(value).ok().filter(|v| (least..=most).contains(v));
+    fits.ok_or_else(|| format!("{text} is outside {} to {} KiB", least >> 10, most >> 10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../headwater.example.yaml");
+
+    fn none(_: &str) -> Option<String> {
+        None
+    }
+
+    fn from_file(text: &str) -> Result<Settings, SettingsError> {
+        Settings::resolve(&Sources {
+            flags: vec![],
+            env: &none,
+            file: Some(("headwater.yaml", text)),
+        })
+    }
+
+    #[test]
+    fn the_example_file_shows_every_key_at_its_default() {
+        let defaults = Settings::resolve(&Sources {
+            flags: vec![],
+            env: &none,
+            file: None,
+        })
+        .unwrap();
+        assert_eq!(from_file(EXAMPLE).unwrap(), defaults);
+        let shown = file::parse("example", EXAMPLE).unwrap();
+        for key in keys::KEYS {
+            assert!(
+                shown.contains_key(key.path),
+                "{} is missing from the example file",
+                key.path
+            );
+            assert!(
+                EXAMPLE.contains(key.meaning),
+                "{} is not explained in the example file",
+                key.path
+            );
+        }
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
+        let env = |name: &str| (name == "HEADWATER_NET_LISTEN").then(|| "127.0.0.1:2".to_owned());
+        let file = Some(("f", "net:\n  listen: 127.0.0.1:3\n"));
+        let port = |sources: Sources<'_>| Settings::resolve(&sources).unwrap().listen.port();
+        let flag = vec![(keys::NET_LISTEN, "--listen", "127.0.0.1:1".to_owned())];
+        assert_eq!(
+            port(Sources {
+                flags: flag,
+                env: &env,
+                file
+            }),
+            1
+        );
+        assert_eq!(
+            port(Sources {
+                flags: vec![],
+                env: &env,
+                file
+            }),
+            2
+        );
+        assert_eq!(
+            port(Sources {
+                flags: vec![],
+                env: &none,
+                file
+            }),
+            3
+        );
+        assert_eq!(
+            port(Sources {
+                flags: vec![],
+                env: &none,
+                file: None
+            }),
+            7480
+        );
+    }
+
+    #[test]
+    fn the_store_lies_in_the_nodes_folder_unless_told_otherwise() {
+        assert_eq!(
+            from_file("node:\n  dir: /a\n").unwrap().store,
+            StoreUri::File("/a/store".into())
+        );
+        let apart = from_file("node:\n  dir: /a\nstore:\n  uri: file:///b\n").unwrap();
+        assert_eq!(apart.store.to_string(), "file:/b");
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_refused_with_place_and_cure() {
+        for (text, message) in [
+            (
+                "net:\n  listen: x\n",
+                "headwater.yaml:2: net.listen (address and port of the service): \"x\" is no address",
+            ),
+            (
+                "store:\n  uri: s3://b\n",
+                "only folders are supported; write file:/path/to/folder",
+            ),
+            ("snapshots:\n  interval: 1s\n", "1s is outside 1m to 52w"),
+            ("oplog:\n  sliceTarget: 1GiB\n", "1GiB is outside 64 to 15360 KiB"),
+            ("head:\n  memtableBudget: many\n", "\"many\" is no byte count"),
+        ] {
+            let error = from_file(text).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_fault_in_the_environment_names_the_variable() {
+        let env = |name: &str| (name == "HEADWATER_OPLOG_SLICE_MAX_AGE").then(|| "1h".to_owned());
+        let error = Settings::resolve(&Sources {
+            flags: vec![],
+            env: &env,
+            file: None,
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(
+            error.starts_with("HEADWATER_OPLOG_SLICE_MAX_AGE: oplog.sliceMaxAge"),
+            "{error}"
+        );
+    }
+}

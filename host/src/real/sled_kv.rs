@@ -1,0 +1,139 @@
+//! The durable key-value disk on sled: one tree, one batch per write, and a barrier of our own.
+//!
+//! Three facts of sled 0.34 shape this file (`reference/simulation.md` §6 has the measurements):
+//! - its `flush` writes and asks the kernel to begin writing back, but never calls fsync; so the barrier is its flush
+//!   *and then* `fdatasync` on the file `db` through our own handle;
+//! - a page larger than a quarter of a segment moves to a file of its own in `blobs/`, which is never made durable;
+//!   a page holds up to 17 values, so the segment is chosen such that 17 of the largest values stay well below that;
+//! - a batch is atomic within one tree only; so there is one tree, and users of it keep apart by key prefixes.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt};
+use headwater_model::limits;
+
+use crate::kv::{self, Pair};
+use crate::{Blocking, Kv, KvError, Op, blocking};
+
+const SEGMENT_BYTES: usize = 8 << 20;
+const PAGE_MAX_ITEMS: usize = 17;
+const CACHE_BYTES: u64 = 16 << 20;
+
+const _: () = assert!(
+    (PAGE_MAX_ITEMS + 8) * (limits::KV_VALUE_MAX_BYTES + limits::KV_KEY_MAX_BYTES) < SEGMENT_BYTES / 4,
+    "a full page must stay in the file that we make durable"
+);
+
+/// A sled database in a folder of its own. Clones are the same one; the folder is locked while any is alive.
+#[derive(Clone)]
+pub struct SledKv {
+    tree: sled::Tree,
+    // Keeps the database, and with it the lock, until the last clone is dropped.
+    _db: sled::Db,
+    file: Arc<File>,
+    blocking: Arc<dyn Blocking>,
+}
+
+impl SledKv {
+    /// Opens or makes the database in the folder `path`. Blocks; flushes will wait on `blocking`.
+    pub fn open(path: &Path, blocking: Arc<dyn Blocking>) -> Result<SledKv, KvError> {
+        let failed = |reason: String| KvError::Open {
+            path: path.display().to_string(),
+            reason,
+        };
+        let db = sled::Config::new()
+            .path(path)
+            .segment_size(SEGMENT_BYTES)
+            .cache_capacity(CACHE_BYTES)
+            // Durability is asked for, never hoped for; the flusher would only hide a missing barrier.
+            .flush_every_ms(None)
+            .open()
+            .map_err(|error| failed(error.to_string()))?;
+        let file = OpenOptions::new().read(true).write(true).open(path.join("db"));
+        let file = file.map_err(|error| failed(error.to_string()))?;
+        sync_folders(path).map_err(|error| failed(error.to_string()))?;
+        Ok(SledKv {
+            tree: db.open_tree(b"headwater").map_err(|e| failed(e.to_string()))?,
+            _db: db,
+            file: Arc::new(file),
+            blocking,
+        })
+    }
+}
+
+/// Makes the names of the files durable: without this a crash right after the first flush could lose the whole folder.
+fn sync_folders(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()?;
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+impl Kv for SledKv {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        let value = self.tree.get(key).map_err(|error| failed("read", error))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn range(&self, range: Range<&[u8]>, limit: usize) -> Result<Vec<Pair>, KvError> {
+        if range.start >= range.end {
+            return Ok(Vec::new());
+        }
+        let pairs = self.tree.range(range).take(limit);
+        pairs
+            .map(|pair| pair.map(owned).map_err(|error| failed("read", error)))
+            .collect()
+    }
+
+    fn last(&self, range: Range<&[u8]>) -> Result<Option<Pair>, KvError> {
+        if range.start >= range.end {
+            return Ok(None);
+        }
+        let last = self.tree.range(range).next_back();
+        last.map(|pair| pair.map(owned).map_err(|error| failed("read", error)))
+            .transpose()
+    }
+
+    fn write(&self, batch: Vec<Op>) -> Result<(), KvError> {
+        kv::check(&batch)?;
+        let mut steps = sled::Batch::default();
+        for op in batch {
+            match op {
+                Op::Put { key, value } => steps.insert(key, value),
+                Op::Delete { key } => steps.remove(key),
+            }
+        }
+        self.tree.apply_batch(steps).map_err(|error| failed("write", error))
+    }
+
+    fn flush(&self) -> BoxFuture<'static, Result<(), KvError>> {
+        let SledKv {
+            tree, file, blocking, ..
+        } = self.clone();
+        async move {
+            let work = move || {
+                tree.flush().map_err(|error| failed("flush", error))?;
+                file.sync_data().map_err(|error| failed("flush", error))
+            };
+            blocking::run(blocking.as_ref(), work).await
+        }
+        .boxed()
+    }
+}
+
+fn owned((key, value): (sled::IVec, sled::IVec)) -> Pair {
+    (key.to_vec(), value.to_vec())
+}
+
+fn failed(during: &'static str, error: impl std::fmt::Display) -> KvError {
+    KvError::Failed {
+        during,
+        reason: error.to_string(),
+    }
+}

@@ -1,0 +1,168 @@
+//! The user's half: `/api/v1`, by the table of `protocol::admin`.
+
+use actix_web::http::Method;
+use actix_web::{HttpRequest, HttpResponse, web};
+use headwater_model::{DeploymentName, SnapshotId};
+use headwater_protocol::admin::{AddDeployment, RestoreRequest};
+use headwater_protocol::agent::{Accepted, Refusal, RefusalKind};
+
+use crate::fault::Fault;
+use crate::{access, archive, body, place};
+
+type Answer = Result<HttpResponse, Fault>;
+
+const GET: &[Method] = &[Method::GET];
+const POST: &[Method] = &[Method::POST];
+const GET_POST: &[Method] = &[Method::GET, Method::POST];
+const GET_DELETE: &[Method] = &[Method::GET, Method::DELETE];
+
+pub(crate) fn routes(cfg: &mut web::ServiceConfig) {
+    let all = "/api/v1/deployments";
+    let one = "/api/v1/deployments/{name}";
+    cfg.service(
+        place(all, GET_POST)
+            .route(web::get().to(deployments))
+            .route(web::post().to(add_deployment)),
+    )
+    .service(
+        place(one, GET_DELETE)
+            .route(web::get().to(deployment))
+            .route(web::delete().to(remove_deployment)),
+    )
+    .service(place(&format!("{one}/stop"), POST).route(web::post().to(stop)))
+    .service(place(&format!("{one}/restart"), POST).route(web::post().to(restart)))
+    .service(place(&format!("{one}/resync"), POST).route(web::post().to(resync)))
+    .service(place(&format!("{one}/timeline"), GET).route(web::get().to(timeline)))
+    .service(
+        place(&format!("{one}/snapshots"), GET_POST)
+            .route(web::get().to(snapshots))
+            .route(web::post().to(take_snapshot)),
+    )
+    .service(
+        place(&format!("{one}/snapshots/{{id}}"), GET_DELETE)
+            .route(web::get().to(snapshot))
+            .route(web::delete().to(delete_snapshot)),
+    )
+    .service(place(&format!("{one}/restores/plan"), POST).route(web::post().to(plan_restore)))
+    .service(place(&format!("{one}/restores"), POST).route(web::post().to(start_restore)))
+    .service(place("/api/v1/restores", GET).route(web::get().to(restores)))
+    .service(place("/api/v1/restores/{id}", GET).route(web::get().to(restore)))
+    .service(place("/api/v1/restores/{id}/archive", GET).route(web::get().to(restore_archive)))
+    .service(place("/api/v1/status", GET).route(web::get().to(status)));
+}
+
+fn name_of(req: &HttpRequest) -> Result<DeploymentName, Fault> {
+    Ok(DeploymentName::new(req.match_info().get("name").unwrap_or_default())?)
+}
+
+fn snapshot_of(req: &HttpRequest) -> Result<SnapshotId, Fault> {
+    Ok(SnapshotId::new(req.match_info().get("id").unwrap_or_default())?)
+}
+
+fn restore_of(req: &HttpRequest) -> Result<u64, Fault> {
+    let text = req.match_info().get("id").unwrap_or_default();
+    let missing = || {
+        Refusal::new(
+            RefusalKind::NotFound,
+            format!("there is no restore {text:?}; restores have numbers"),
+        )
+    };
+    text.parse().map_err(|_| missing().into())
+}
+
+async fn deployments(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.deployments().await?))
+}
+
+async fn add_deployment(req: HttpRequest, payload: web::Payload) -> Answer {
+    let backup = access::admin(&req)?;
+    let request: AddDeployment = body::json(&req, payload).await?;
+    Ok(HttpResponse::Ok().json(backup.add_deployment(request).await?))
+}
+
+async fn deployment(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.deployment(&name_of(&req)?).await?))
+}
+
+async fn remove_deployment(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    backup.remove_deployment(&name_of(&req)?).await?;
+    Ok(HttpResponse::Ok().json(Accepted {}))
+}
+
+async fn stop(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.stop_deployment(&name_of(&req)?).await?))
+}
+
+async fn restart(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.restart_deployment(&name_of(&req)?).await?))
+}
+
+async fn resync(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.resync_deployment(&name_of(&req)?).await?))
+}
+
+async fn timeline(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.timeline(&name_of(&req)?).await?))
+}
+
+async fn snapshots(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.snapshots(&name_of(&req)?).await?))
+}
+
+async fn take_snapshot(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.take_snapshot(&name_of(&req)?).await?))
+}
+
+async fn snapshot(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.snapshot(&name_of(&req)?, &snapshot_of(&req)?).await?))
+}
+
+async fn delete_snapshot(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    backup.delete_snapshot(&name_of(&req)?, &snapshot_of(&req)?).await?;
+    Ok(HttpResponse::Ok().json(Accepted {}))
+}
+
+async fn plan_restore(req: HttpRequest, payload: web::Payload) -> Answer {
+    let backup = access::admin(&req)?;
+    let name = name_of(&req)?;
+    let request: RestoreRequest = body::json(&req, payload).await?;
+    Ok(HttpResponse::Ok().json(backup.plan_restore(&name, &request).await?))
+}
+
+async fn start_restore(req: HttpRequest, payload: web::Payload) -> Answer {
+    let backup = access::admin(&req)?;
+    let name = name_of(&req)?;
+    let request: RestoreRequest = body::json(&req, payload).await?;
+    Ok(HttpResponse::Ok().json(backup.start_restore(&name, request).await?))
+}
+
+async fn restores(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.restores().await?))
+}
+
+async fn restore(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.restore(restore_of(&req)?).await?))
+}
+
+async fn restore_archive(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(archive::response(backup.archive(restore_of(&req)?).await?))
+}
+
+async fn status(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.status().await?))
+}

@@ -1,0 +1,107 @@
+//! `headwater daemon`: the service that keeps the backups.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use headwater_config::keys::{self as settings_keys, Key};
+use headwater_config::{Settings, Sources};
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome, file_fault};
+use crate::logging::{self, LogFormat};
+use crate::node::{self, Node, NodeSettings};
+use crate::{keys, stop};
+
+/// Run the service that keeps the backups.
+#[derive(Debug, Args)]
+#[command(before_help = "Examples:
+  headwater daemon --dir /var/lib/headwater --listen 0.0.0.0:7480
+  headwater daemon --config /etc/headwater.yaml\n")]
+pub struct Daemon {
+    /// Folder of this node; its keys are made there at the first start: admin.key, agent.key
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Address and port to listen on [default: 127.0.0.1:7480]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Where backups rest: file:PATH [default: the folder store in DIR]
+    #[arg(long, value_name = "URI")]
+    store: Option<String>,
+    /// Settings file
+    #[arg(long, value_name = "FILE", env = "HEADWATER_CONFIG")]
+    config: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+impl Daemon {
+    /// Carries it out: serves until told to stop.
+    pub async fn run(self) -> Outcome {
+        logging::start(self.log_format, false);
+        let dir = self.dir.as_ref().map(|dir| dir.display().to_string());
+        let flags = [
+            (settings_keys::NODE_DIR, "--dir", dir),
+            (settings_keys::NET_LISTEN, "--listen", self.listen),
+            (settings_keys::STORE_URI, "--store", self.store),
+        ];
+        let settings = settings(flags, self.config.as_deref())?;
+        let keys = keys::of_node(&settings.dir)?;
+        let listen = settings.listen;
+        if !listen.ip().is_loopback() {
+            tracing::warn!(%listen, "listening beyond this machine without encryption; put a proxy or tunnel in front");
+        }
+        tracing::info!(admin_key = %keys::admin_file(&settings.dir).display(), "an administrator's key lies in a file");
+        let node = start(NodeSettings { settings, keys }).await?;
+        let served = serve(&node, listen, stop::wished()).await;
+        let stopped = end(node).await;
+        served.and(stopped)
+    }
+}
+
+/// Puts settings together from flags, environment and file.
+pub fn settings<const N: usize>(
+    flags: [(Key, &'static str, Option<String>); N],
+    config: Option<&Path>,
+) -> Outcome<Settings> {
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path).map_err(|e| file_fault("read the settings file", path, &e))?;
+        Ok::<_, Failure>((path.display().to_string(), text))
+    };
+    let file = config.map(read).transpose()?;
+    let flags = flags
+        .into_iter()
+        .filter_map(|(key, flag, value)| Some((key, flag, value?)))
+        .collect();
+    let file = file.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
+    Ok(Settings::resolve(&Sources {
+        flags,
+        env: &super::variable,
+        file,
+    })?)
+}
+
+/// Starts a node, or says why not.
+pub async fn start(settings: NodeSettings) -> Outcome<Node> {
+    node::start_node(settings)
+        .await
+        .map_err(|e| Failure::new(Exit::Failed, format!("the node cannot start: {e:#}")))
+}
+
+/// Brings a node to rest.
+pub async fn end(node: Node) -> Outcome {
+    node.stop()
+        .await
+        .map_err(|e| Failure::new(Exit::Failed, format!("the node did not come to rest: {e:#}")))
+}
+
+/// Serves a node until `stop`.
+pub async fn serve(node: &Node, listen: SocketAddr, stop: impl Future<Output = ()>) -> Outcome {
+    headwater_service::serve(node.backup.clone(), listen, stop)
+        .await
+        .map_err(|e| {
+            let failure = Failure::new(Exit::Failed, format!("cannot serve at {listen}: {e}"));
+            failure.help("another daemon may run already; choose another address with --listen")
+        })
+}

@@ -1,0 +1,356 @@
+//! `headwater restore`: gives data back as it was at an instant.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+use headwater_model::DeploymentName;
+use headwater_protocol::admin::{At, Destination, Rename, RestorePlanView, RestoreRequest, RestoreState, RestoreView};
+
+use crate::cli::archive::Sink;
+use crate::cli::progress::Progress;
+use crate::cli::{restores, timeline};
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::{Format, bytes, pairs, table};
+use crate::{at, confirm, instants, redact, stop};
+
+/// How often a running restore is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How many looks in a row may fail before following is given up: a minute.
+const LOOKS_THAT_MAY_FAIL: u32 = 120;
+
+/// Give data back, as it was at any instant.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = "Examples:
+  headwater restore shop --at latest --to-uri mongodb://spare:27017
+  headwater restore shop --at -15m --to-dir ./dump && mongorestore ./dump
+  headwater restore shop --at 1795343591,42 --to-archive - | mongorestore --archive
+  headwater restore shop --at 2026-11-22T10:33:11Z --to-uri mongodb://spare \\
+      --ns-include 'shop.orders' --ns-rename 'shop.*=rescued.*'\n")]
+#[command(group(ArgGroup::new("destination").required(true).args(["to_uri", "to_dir", "to_archive"])))]
+pub struct Restore {
+    /// Which deployment; DEPLOYMENT/SET where it has several replica sets
+    #[arg(value_name = "NAME")]
+    source: Source,
+    /// Which instant: latest, snapshot:ID, 2026-11-22T10:33:11Z, an oplog position T,I, or a time ago such as -15m
+    #[arg(long, value_name = "INSTANT", allow_hyphen_values = true, value_parser = instant)]
+    at: At,
+    /// Into a running MongoDB
+    #[arg(long, value_name = "URI")]
+    to_uri: Option<String>,
+    /// Into a directory in mongodump's format
+    #[arg(long, value_name = "DIR")]
+    to_dir: Option<PathBuf>,
+    /// Into an archive in mongodump's format; - for standard output
+    #[arg(long, value_name = "FILE")]
+    to_archive: Option<PathBuf>,
+    /// Only these namespaces: db.coll, db.* or *; may be given several times
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    ns_include: Vec<String>,
+    /// Call namespaces otherwise at the target; a * stands for the same text on both sides
+    #[arg(long, value_name = "FROM=TO", value_parser = rename)]
+    ns_rename: Vec<Rename>,
+    /// Restore users and roles as well
+    #[arg(long)]
+    with_users: bool,
+    /// Drop collections at the target that stand in the way
+    #[arg(long, requires = "to_uri")]
+    drop: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+/// A deployment, or one replica set of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Source {
+    deployment: DeploymentName,
+    set: Option<String>,
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (deployment, set) = match text.split_once('/') {
+            Some((deployment, set)) => (deployment, Some(set.to_owned())),
+            None => (text, None),
+        };
+        let deployment = DeploymentName::new(deployment).map_err(|e| e.to_string())?;
+        if set.as_deref() == Some("") {
+            return Err("the replica set is missing after the slash".to_owned());
+        }
+        Ok(Source { deployment, set })
+    }
+}
+
+fn instant(text: &str) -> Result<At, String> {
+    at::parse(text, instants::now())
+}
+
+fn pattern(text: &str) -> Result<String, String> {
+    let whole = text == "*";
+    let halves = text
+        .split_once('.')
+        .is_some_and(|(db, coll)| !db.is_empty() && !coll.is_empty());
+    if whole || halves {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is no pattern; write db.coll, db.* or *"))
+    }
+}
+
+fn rename(text: &str) -> Result<Rename, String> {
+    let (from, to) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is no pair; write FROM=TO"))?;
+    let (from, to) = (pattern(from)?, pattern(to)?);
+    if from.matches('*').count() == to.matches('*').count() {
+        Ok(Rename { from, to })
+    } else {
+        Err(format!("{text:?} does not have the same stars on both sides"))
+    }
+}
+
+impl Restore {
+    /// Carries it out.
+    pub async fn run(self, client: &Client, format: Format) -> Outcome {
+        let sink = self.sink();
+        if let (Some(sink), false) = (&sink, self.dry_run) {
+            sink.check()?;
+        }
+        let request = self.request();
+        let plan = self.plan(client, &request).await?;
+        if self.dry_run {
+            return format.print(&plan, plan_text);
+        }
+        if format == Format::Table {
+            eprintln!("{}", plan_text(&plan));
+        }
+        self.confirm()?;
+        let started: RestoreView = client.post(&self.path("restores"), &request).await?;
+        let done = match &sink {
+            None => follow(client, started.id).await?,
+            Some(sink) => sink.receive(client, &started).await?,
+        };
+        match sink {
+            Some(Sink::Stdout) => Ok(()),
+            _ => format.print(&done, |done| self.done_text(done)),
+        }
+    }
+
+    fn path(&self, what: &str) -> String {
+        format!("/api/v1/deployments/{}/{what}", self.source.deployment)
+    }
+
+    fn sink(&self) -> Option<Sink> {
+        match (&self.to_dir, &self.to_archive) {
+            (Some(dir), _) => Some(Sink::Directory(dir.clone())),
+            (_, Some(file)) if file.as_os_str() == "-" => Some(Sink::Stdout),
+            (_, Some(file)) => Some(Sink::File(file.clone())),
+            _ => None,
+        }
+    }
+
+    fn request(&self) -> RestoreRequest {
+        RestoreRequest {
+            at: self.at.clone(),
+            to: self.to_uri.clone().map_or(Destination::Archive, Destination::Uri),
+            replica_set: self.source.set.clone(),
+            include: self.ns_include.clone(),
+            rename: self.ns_rename.clone(),
+            with_users: self.with_users,
+            drop: self.drop,
+        }
+    }
+
+    /// The plan. A refusal is told apart: an instant that no range holds is a matter of its own.
+    async fn plan(&self, client: &Client, request: &RestoreRequest) -> Outcome<RestorePlanView> {
+        let refused = match client.post(&self.path("restores/plan"), request).await {
+            Err(failure) if matches!(failure.exit, Exit::Usage | Exit::NotFound | Exit::Conflict) => failure,
+            outcome => return outcome,
+        };
+        let Ok(timeline) = timeline::of(client, &self.source.deployment).await else {
+            return Err(refused);
+        };
+        match timeline::nearest_to(&self.at, &timeline, self.source.set.as_deref()) {
+            None => Err(refused),
+            Some(nearest) => {
+                let known = nearest
+                    .iter()
+                    .map(|p| instants::position(*p))
+                    .collect::<Vec<_>>()
+                    .join(" and ");
+                let help = match nearest.len() {
+                    0 => "nothing can be restored yet; see `headwater status`".to_owned(),
+                    _ => format!(
+                        "the nearest restorable: {known}; see `headwater timeline {}`",
+                        self.source.deployment
+                    ),
+                };
+                Err(Failure {
+                    exit: Exit::NotRestorable,
+                    ..refused
+                }
+                .help(help))
+            }
+        }
+    }
+
+    fn confirm(&self) -> Outcome {
+        let Some(uri) = &self.to_uri else { return Ok(()) };
+        let hosts = redact::hosts(uri);
+        let name = if hosts.is_empty() {
+            self.source.deployment.as_str()
+        } else {
+            &hosts
+        };
+        let drops = if self.drop {
+            " Collections that stand in the way there will be dropped."
+        } else {
+            ""
+        };
+        let about = format!(
+            "This writes {} of {} to {name}.{drops}",
+            at::text(&self.at),
+            self.source.deployment
+        );
+        confirm::typed(&about, name, self.yes)
+    }
+
+    fn done_text(&self, done: &RestoreView) -> String {
+        let to = match (&self.to_dir, &self.to_archive) {
+            (Some(path), _) | (_, Some(path)) => path.display().to_string(),
+            _ => done.plan.to.clone(),
+        };
+        let instant = instants::position(done.plan.at);
+        format!(
+            "Restored {} documents ({}) as of {instant} to {to}.",
+            done.documents_done,
+            bytes(done.bytes_done)
+        )
+    }
+}
+
+/// A plan in words.
+fn plan_text(plan: &RestorePlanView) -> String {
+    let facts = pairs(&[
+        (
+            "restore",
+            format!("{}, incarnation {}", plan.replica_set, plan.incarnation),
+        ),
+        ("at", instants::position(plan.at)),
+        ("from", format!("{} of {}", plan.base, instants::position(plan.base_at))),
+        (
+            "plus",
+            format!("{} oplog slices, {}", plan.oplog_slices, bytes(plan.oplog_bytes)),
+        ),
+        ("to", plan.to.clone()),
+    ]);
+    let rows = plan
+        .namespaces
+        .iter()
+        .map(|ns| {
+            vec![
+                ns.from.clone(),
+                ns.to.clone(),
+                ns.documents.to_string(),
+                bytes(ns.bytes),
+            ]
+        })
+        .collect();
+    let namespaces = table(
+        &["in the backup", "at the target", "documents", "data"],
+        rows,
+        "No namespace is chosen.",
+    );
+    format!("{facts}\n{namespaces}")
+}
+
+/// Follows a restore that the daemon carries out. Ctrl-C ends the following, not the restore.
+async fn follow(client: &Client, id: u64) -> Outcome<RestoreView> {
+    let mut progress = Progress::start();
+    let outcome = tokio::select! {
+        outcome = watch(client, id, &mut progress) => outcome,
+        () = stop::wished() => {
+            let failure = Failure::new(Exit::Interrupted, format!("restore {id} goes on without this command"));
+            Err(failure.help(format!("see `headwater restores show {id}`")))
+        }
+    };
+    progress.end();
+    outcome
+}
+
+async fn watch(client: &Client, id: u64, progress: &mut Progress) -> Outcome<RestoreView> {
+    let mut failed = 0;
+    loop {
+        match restores::of(client, id).await {
+            Ok(view) => {
+                failed = 0;
+                progress.show(&view.step, view.bytes_done, view.bytes_total);
+                if let Some(end) = ended(view) {
+                    return end;
+                }
+            }
+            Err(failure) if may_pass(&failure) && failed < LOOKS_THAT_MAY_FAIL => failed += 1,
+            Err(failure) => {
+                return Err(failure.help(format!("restore {id} may go on; see `headwater restores show {id}`")));
+            }
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn may_pass(failure: &Failure) -> bool {
+    matches!(failure.exit, Exit::Unreachable | Exit::Retry)
+}
+
+/// How a restore ended; `None` while it runs.
+pub fn ended(view: RestoreView) -> Option<Outcome<RestoreView>> {
+    match view.state {
+        RestoreState::Running => None,
+        RestoreState::Finished => Some(Ok(view)),
+        RestoreState::Failed => {
+            let exit = if view.step == "verifying" {
+                Exit::Verification
+            } else {
+                Exit::Failed
+            };
+            let why = view.error.unwrap_or_else(|| "the daemon did not say why".to_owned());
+            Some(Err(Failure::new(exit, format!("restore {} failed: {why}", view.id))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rename_is_a_pair_with_the_same_stars() {
+        let pair = |from: &str, to: &str| Rename {
+            from: from.into(),
+            to: to.into(),
+        };
+        assert_eq!(rename("a.b=c.d"), Ok(pair("a.b", "c.d")));
+        assert_eq!(rename("shop.*=copy.*"), Ok(pair("shop.*", "copy.*")));
+        for wrong in ["a.b", "a.b=", "=a.b", "a=b", "a.*=b.c", ""] {
+            assert!(rename(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_a_deployment_or_one_set_of_it() {
+        assert_eq!("shop".parse::<Source>().unwrap().set, None);
+        assert_eq!("shop/rs1".parse::<Source>().unwrap().set.as_deref(), Some("rs1"));
+        for wrong in ["", "/rs1", "shop/", "a b"] {
+            assert!(wrong.parse::<Source>().is_err(), "{wrong:?}");
+        }
+    }
+}

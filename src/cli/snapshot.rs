@@ -1,0 +1,179 @@
+//! `headwater snapshot`: images that are kept.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use headwater_model::{DeploymentName, SnapshotId};
+use headwater_protocol::admin::SnapshotView;
+
+use crate::client::Client;
+use crate::confirm;
+use crate::failure::Outcome;
+use crate::instants;
+use crate::output::{Format, bytes, pairs, table};
+
+/// How often a snapshot that is waited for is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Take and see snapshots.
+#[derive(Debug, Subcommand)]
+#[command(before_help = "Examples:
+  headwater snapshot take shop --wait
+  headwater snapshot list shop
+  headwater snapshot show shop ID\n")]
+pub enum Snapshot {
+    /// Take a snapshot now
+    #[command(before_help = "Examples:\n  headwater snapshot take shop --wait\n")]
+    Take {
+        /// Of which deployment
+        name: DeploymentName,
+        /// Come back when it is complete
+        #[arg(long)]
+        wait: bool,
+    },
+    /// List the snapshots of a deployment
+    List {
+        /// Of which deployment
+        name: DeploymentName,
+    },
+    /// Show one snapshot
+    Show {
+        /// Of which deployment
+        name: DeploymentName,
+        /// Which one
+        id: SnapshotId,
+    },
+    /// Delete a snapshot
+    #[command(
+        before_help = "Examples:\n  headwater snapshot delete shop ID\n  headwater snapshot delete shop ID --yes\n"
+    )]
+    Delete {
+        /// Of which deployment
+        name: DeploymentName,
+        /// Which one
+        id: SnapshotId,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+impl Snapshot {
+    /// Carries it out.
+    pub async fn run(self, client: &Client, format: Format) -> Outcome {
+        match self {
+            Snapshot::Take { name, wait } => {
+                let asked: SnapshotView = client.order(&all(&name)).await?;
+                let view = if wait {
+                    completed(client, &name, asked).await?
+                } else {
+                    asked
+                };
+                format.print(&view, taken_text)
+            }
+            Snapshot::List { name } => {
+                let views: Vec<SnapshotView> = client.get(&all(&name)).await?;
+                format.print(&views, |views| list_text(views))
+            }
+            Snapshot::Show { name, id } => {
+                let view: SnapshotView = client.get(&one(&name, &id)).await?;
+                format.print(&view, show_text)
+            }
+            Snapshot::Delete { name, id, yes } => {
+                let view: SnapshotView = client.get(&one(&name, &id)).await?;
+                let about = format!(
+                    "Snapshot {id} of {name}, asked for at {}, will be deleted for good.",
+                    view.created
+                );
+                confirm::typed(&about, id.as_str(), yes)?;
+                client.delete(&one(&name, &id)).await?;
+                let done = serde_json::json!({ "deleted": id });
+                format.print(&done, |_| format!("Snapshot {id} of {name} is deleted."))
+            }
+        }
+    }
+}
+
+fn all(name: &DeploymentName) -> String {
+    format!("/api/v1/deployments/{name}/snapshots")
+}
+
+fn one(name: &DeploymentName, id: &SnapshotId) -> String {
+    format!("/api/v1/deployments/{name}/snapshots/{id}")
+}
+
+async fn completed(client: &Client, name: &DeploymentName, mut view: SnapshotView) -> Outcome<SnapshotView> {
+    while !view.complete {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        view = client.get(&one(name, &view.id)).await?;
+    }
+    Ok(view)
+}
+
+fn instant(view: &SnapshotView) -> String {
+    view.at.map_or_else(|| "not yet known".to_owned(), instants::position)
+}
+
+fn taken_text(view: &SnapshotView) -> String {
+    let deployment = view.replica_set.deployment();
+    if view.complete {
+        return format!(
+            "{}\nnext: headwater restore {deployment} --at snapshot:{} --to-dir ./dump",
+            show_text(view),
+            view.id
+        );
+    }
+    format!(
+        "Snapshot {} is being taken.\nnext: headwater snapshot show {deployment} {}",
+        view.id, view.id
+    )
+}
+
+fn show_text(view: &SnapshotView) -> String {
+    pairs(&[
+        ("snapshot", view.id.to_string()),
+        ("of", format!("{}, incarnation {}", view.replica_set, view.incarnation)),
+        (
+            "state",
+            if view.complete { "complete" } else { "being taken" }.to_owned(),
+        ),
+        ("shows", instant(view)),
+        ("created", format!("{} ({})", view.created, view.reason)),
+        (
+            "holds",
+            format!("{} documents in {} collections", view.documents, view.collections),
+        ),
+        ("data", bytes(view.logical_bytes)),
+        ("newly stored", bytes(view.stored_bytes)),
+    ])
+}
+
+/// Snapshots as a table.
+pub fn list_text(views: &[SnapshotView]) -> String {
+    let rows = views
+        .iter()
+        .map(|view| {
+            vec![
+                view.id.to_string(),
+                view.replica_set.to_string(),
+                if view.complete { "complete" } else { "being taken" }.to_owned(),
+                instant(view),
+                bytes(view.logical_bytes),
+                bytes(view.stored_bytes),
+                view.documents.to_string(),
+                view.reason.clone(),
+            ]
+        })
+        .collect();
+    let header = [
+        "snapshot",
+        "replica set",
+        "state",
+        "shows",
+        "data",
+        "stored",
+        "documents",
+        "reason",
+    ];
+    table(&header, rows, "There is no snapshot yet.")
+}

@@ -1,0 +1,228 @@
+//! The service over HTTP. Several addresses are tried in turn; a request is sent on to the next one only when it
+//! certainly was not carried out.
+
+use std::time::Duration;
+
+use headwater_protocol::agent::Refusal;
+use reqwest::{Method, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::local::Access;
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Silence from the service beyond this is an end of the connection; also between pieces of an archive.
+const SILENCE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Talks to a service. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    access: Access,
+}
+
+impl Client {
+    /// Prepares; connects to nothing yet.
+    pub fn new(access: Access) -> Outcome<Self> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_DEADLINE)
+            .read_timeout(SILENCE_DEADLINE)
+            // The key goes to the addresses that were given and to no other.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("headwater/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| Failure::new(Exit::Failed, format!("the HTTP client cannot start: {e}")))?;
+        Ok(Client { http, access })
+    }
+
+    /// Asks for something.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {
+        read(self.send(Method::GET, path, None::<&()>).await?).await
+    }
+
+    /// Has something done.
+    pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Outcome<T> {
+        read(self.send(Method::POST, path, Some(body)).await?).await
+    }
+
+    /// Has something done that needs no words.
+    pub async fn order<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {
+        read(self.send(Method::POST, path, None::<&()>).await?).await
+    }
+
+    /// Has something removed.
+    pub async fn delete(&self, path: &str) -> Outcome {
+        self.send(Method::DELETE, path, None::<&()>).await.map(drop)
+    }
+
+    /// Asks for a stream.
+    pub async fn stream(&self, path: &str) -> Outcome<Response> {
+        self.send(Method::GET, path, None::<&()>).await
+    }
+
+    /// Whether a service answers at the first address and can serve.
+    pub async fn is_ready(&self) -> bool {
+        let Some(service) = self.access.services.first() else {
+            return false;
+        };
+        let answer = self.http.get(format!("{service}/readyz")).send().await;
+        answer.is_ok_and(|response| response.status().is_success())
+    }
+
+    async fn send<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> Outcome<Response> {
+        let mut last = Failure::new(Exit::Usage, "no service is given").help("give --service http://HOST:PORT");
+        for service in &self.access.services {
+            let request = self
+                .http
+                .request(method.clone(), format!("{service}{path}"))
+                .bearer_auth(&self.access.key);
+            let request = match body {
+                Some(body) => request.json(body),
+                None => request,
+            };
+            last = match request.send().await {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => refusal_of(response).await,
+                Ok(response) => return Err(refusal_of(response).await),
+                Err(error) if error.is_connect() => unreachable(service, &error),
+                Err(error) => return Err(broken(&error)),
+            };
+        }
+        Err(last)
+    }
+}
+
+async fn read<T: DeserializeOwned>(response: Response) -> Outcome<T> {
+    let body = response.bytes().await.map_err(|e| broken(&e))?;
+    serde_json::from_slice(&body).map_err(|e| {
+        let failure = Failure::new(Exit::Failed, format!("the service's answer cannot be read: {e}"));
+        failure.help("use the same version of headwater on both sides")
+    })
+}
+
+async fn refusal_of(response: Response) -> Failure {
+    let status = response.status();
+    let body = response.bytes().await.unwrap_or_default();
+    match serde_json::from_slice::<Refusal>(&body) {
+        Ok(refusal) => refusal.into(),
+        Err(_) => {
+            let failure = Failure::new(
+                Exit::Failed,
+                format!("what answered with status {status} is no Headwater service"),
+            );
+            failure.help("check the address given with --service")
+        }
+    }
+}
+
+fn unreachable(service: &str, error: &reqwest::Error) -> Failure {
+    let message = format!("no service answers at {service}: {}", innermost(error));
+    Failure::new(Exit::Unreachable, message).help("start `headwater daemon`, or give its address with --service")
+}
+
+/// A connection that broke after the request was sent: whether it was carried out is not known.
+pub fn broken(error: &reqwest::Error) -> Failure {
+    Failure::new(
+        Exit::Unreachable,
+        format!("the connection to the service broke: {}", innermost(error)),
+    )
+    .help("see `headwater status` for what was done, then run the command again if need be")
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut at = error;
+    while let Some(source) = at.source() {
+        at = source;
+    }
+    at.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::{App, HttpResponse, HttpServer, web};
+    use headwater_protocol::agent::RefusalKind;
+
+    use super::*;
+
+    async fn said(path: web::Path<u16>) -> HttpResponse {
+        let refusal = |kind| HttpResponse::build(status(kind)).json(Refusal::new(kind, "words"));
+        match path.into_inner() {
+            200 => HttpResponse::Ok().json([1, 2]),
+            401 => refusal(RefusalKind::Unauthorized),
+            404 => refusal(RefusalKind::NotFound),
+            409 => refusal(RefusalKind::Conflict),
+            503 => refusal(RefusalKind::Unavailable),
+            507 => refusal(RefusalKind::StoreFull),
+            302 => HttpResponse::Found().insert_header(("location", "/200")).finish(),
+            _ => HttpResponse::BadGateway().body("<html>proxy</html>"),
+        }
+    }
+
+    fn status(kind: RefusalKind) -> actix_web::http::StatusCode {
+        actix_web::http::StatusCode::from_u16(kind.status()).unwrap()
+    }
+
+    async fn with_service<T>(ask: impl AsyncFnOnce(String) -> T) -> T {
+        let server = HttpServer::new(|| App::new().route("/{status}", web::get().to(said)));
+        let server = server.workers(1).disable_signals().bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", server.addrs()[0]);
+        let server = server.run();
+        let handle = server.handle();
+        let asking = async {
+            let answer = ask(url).await;
+            handle.stop(false).await;
+            answer
+        };
+        futures::join!(server, asking).1
+    }
+
+    fn client(services: &[&str]) -> Client {
+        let services = services.iter().map(|s| (*s).to_owned()).collect();
+        Client::new(Access {
+            services,
+            key: "k".into(),
+        })
+        .unwrap()
+    }
+
+    #[actix_rt::test]
+    async fn every_answer_of_a_service_has_its_exit_code() {
+        with_service(async |url: String| {
+            let client = client(&[&url]);
+            for (path, exit) in [
+                ("/401", Exit::Auth),
+                ("/404", Exit::NotFound),
+                ("/409", Exit::Conflict),
+                ("/503", Exit::Retry),
+                ("/507", Exit::Retry),
+                ("/502", Exit::Failed),
+                ("/302", Exit::Failed),
+            ] {
+                assert_eq!(client.get::<Vec<u8>>(path).await.unwrap_err().exit, exit, "{path}");
+            }
+            assert_eq!(client.get::<Vec<u8>>("/200").await.unwrap(), [1, 2]);
+            assert_eq!(client.get::<String>("/200").await.unwrap_err().exit, Exit::Failed);
+        })
+        .await;
+    }
+
+    #[actix_rt::test]
+    async fn services_are_tried_in_turn() {
+        with_service(async |url: String| {
+            let nobody = "http://127.0.0.1:1";
+            assert_eq!(client(&[nobody, &url]).get::<Vec<u8>>("/200").await.unwrap(), [1, 2]);
+            assert_eq!(
+                client(&[nobody]).get::<Vec<u8>>("/200").await.unwrap_err().exit,
+                Exit::Unreachable
+            );
+            assert_eq!(
+                client(&[&url, nobody]).get::<Vec<u8>>("/404").await.unwrap_err().exit,
+                Exit::NotFound
+            );
+        })
+        .await;
+    }
+}

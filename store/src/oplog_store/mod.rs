@@ -1,0 +1,182 @@
+//! The durable home of oplog slices of one incarnation: an unbroken chain, with exactly one successor per position.
+//!
+//! Write order: slice durable → tip advanced → acknowledged. Reversed, an acknowledged slice could be lost.
+//! The fence is the name: a slice is written with `put_new` under the position before it, so of two writers at one
+//! tip one wins and the other learns of it. A maintainer may merge or trim what lies before the *floor* (see
+//! [`index`]); since that frees names, a writer looks for a newer manifest after each write and before it
+//! acknowledges. A manifest is durable before any slice is removed, so a writer who could take a freed name sees it.
+
+mod append;
+pub mod index;
+mod keys;
+mod load;
+mod maintain;
+mod read;
+mod segment;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use headwater_model::{Incarnation, Optime, ReplicaSetId, Ts};
+use headwater_protocol::agent::TailOrder;
+
+use crate::note;
+use crate::objects::{Objects, StoreError};
+pub use append::{AppendError, Appended};
+use index::{Anchor, Index, Manifest};
+pub use maintain::{MergeSettings, Merged};
+pub use read::{OplogReader, OplogSlice, Verified};
+
+const MANIFEST: &str = "oplog-manifest";
+
+/// Why an oplog cannot be read or opened.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OplogError {
+    /// `begin` was never called.
+    #[error("the oplog of {0} was not begun: an agent must start the first copy")]
+    NotBegun(String),
+    /// `begin` was called before with another start.
+    #[error("the oplog begins after {origin}, not after {asked}: start a new incarnation")]
+    BegunElsewhere {
+        /// Where it begins.
+        origin: Optime,
+        /// Where it should have begun.
+        asked: Optime,
+    },
+    /// The position is not within what is stored.
+    #[error("{asked} is not stored: the oplog holds entries after {start} up to {tip}; choose a position in between")]
+    OutOfRange {
+        /// The position asked for.
+        asked: Optime,
+        /// What is stored begins after this.
+        start: Optime,
+        /// The last entry stored.
+        tip: Optime,
+    },
+    /// The chain does not hold.
+    #[error("the oplog is broken after {after}: {detail}; what comes later needs a new incarnation")]
+    Broken {
+        /// Up to here the chain is sound.
+        after: Optime,
+        /// What does not fit.
+        detail: String,
+    },
+    /// The backing store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// See the module. Share one per process and replica set; several processes may append and read at once.
+pub struct OplogStore {
+    objects: Arc<dyn Objects>,
+    replica_set: ReplicaSetId,
+    incarnation: Incarnation,
+    folder: String,
+    index: Mutex<Option<Index>>,
+    /// One append at a time.
+    appending: tokio::sync::Mutex<()>,
+    /// One merge or trim at a time.
+    maintaining: tokio::sync::Mutex<()>,
+    /// The index of the segment read last.
+    segment: Mutex<Option<(String, Arc<Vec<segment::Part>>)>>,
+}
+
+impl OplogStore {
+    /// Opens the oplog of an incarnation under `prefix` (ends with `/`): one listing, the manifest, the last slice.
+    /// An oplog that was not begun opens empty.
+    pub async fn open(
+        objects: Arc<dyn Objects>,
+        prefix: &str,
+        replica_set: &ReplicaSetId,
+        incarnation: Incarnation,
+    ) -> Result<Arc<OplogStore>, OplogError> {
+        let store = Arc::new(OplogStore {
+            objects,
+            replica_set: replica_set.clone(),
+            incarnation,
+            folder: keys::folder(prefix, incarnation),
+            index: Mutex::default(),
+            appending: tokio::sync::Mutex::default(),
+            maintaining: tokio::sync::Mutex::default(),
+            segment: Mutex::default(),
+        });
+        store.refresh().await?;
+        Ok(store)
+    }
+
+    /// Marks where the incarnation starts. Again with the same position: no change.
+    pub async fn begin(&self, start: Optime) -> Result<(), OplogError> {
+        let _one_at_a_time = self.appending.lock().await;
+        self.refresh().await?;
+        if self.index().is_none() {
+            let first = Manifest {
+                number: 0,
+                replica_set: self.replica_set.clone(),
+                incarnation: self.incarnation,
+                origin: start,
+                start: Anchor {
+                    after: start,
+                    slice: String::new(),
+                },
+                segments: Vec::new(),
+            };
+            let key = keys::manifest(&self.folder, 0);
+            self.objects.put_new(&key, note::seal(MANIFEST, &first)?).await?;
+            self.refresh().await?;
+        }
+        let origin = self.read_index(|index| index.manifest.origin)?;
+        if origin == start {
+            Ok(())
+        } else {
+            Err(OplogError::BegunElsewhere { origin, asked: start })
+        }
+    }
+
+    /// The end of the chain as known here: where the tail goes on. `None` before `begin`.
+    pub fn tip(&self) -> Option<TailOrder> {
+        self.index().as_ref().map(|index| index.tip.order())
+    }
+
+    /// What is stored: entries after the first position, up to the second. `None` before `begin`.
+    pub fn range(&self) -> Option<(Optime, Optime)> {
+        self.index()
+            .as_ref()
+            .map(|index| (index.manifest.start.after, index.tip.after))
+    }
+
+    /// Where the incarnation began. `None` before `begin`.
+    pub fn origin(&self) -> Option<Optime> {
+        self.index().as_ref().map(|index| index.manifest.origin)
+    }
+
+    /// How many slices hold entries after `from` and up to `to`, and their bytes at rest. Merged slices count by whole
+    /// segments: good for progress, not for accounts.
+    pub fn slices_between(&self, from: Optime, to: Optime) -> (u64, u64) {
+        self.index().as_ref().map_or((0, 0), |index| index.between(from, to))
+    }
+
+    /// The last position stored whose second is at most `seconds`; the start itself counts. `None` when all that is
+    /// stored is later. While the tip is within that second, more may come.
+    pub async fn find_wall(self: &Arc<Self>, seconds: u32) -> Result<Option<Optime>, OplogError> {
+        let end = Optime::new(Ts::new(seconds, u32::MAX), i64::MAX);
+        let (start, tip) = self.range().ok_or_else(|| self.not_begun())?;
+        if end < start || tip <= end {
+            return Ok((tip <= end).then_some(tip));
+        }
+        match self.read(end)?.next().await? {
+            Some(slice) => slice.last_up_to(end.ts).map(Some),
+            None => Ok(Some(tip)),
+        }
+    }
+
+    fn index(&self) -> MutexGuard<'_, Option<Index>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_index<T>(&self, read: impl FnOnce(&Index) -> T) -> Result<T, OplogError> {
+        self.index().as_ref().map(read).ok_or_else(|| self.not_begun())
+    }
+
+    fn not_begun(&self) -> OplogError {
+        OplogError::NotBegun(format!("{}, incarnation {}", self.replica_set, self.incarnation))
+    }
+}

@@ -1,0 +1,188 @@
+//! What a pack store knows: durable blocks by pack, pending ones, and its figures. Decides, never acts.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+
+use bytes::Bytes;
+use headwater_model::BlockId;
+
+use super::PackStats;
+use super::format::Entry;
+use super::table::{Location, Table};
+
+/// Where a block is.
+pub enum Place {
+    /// Not durable yet: its bytes as they will rest.
+    Pending(Bytes),
+    /// In a pack.
+    Packed {
+        /// The pack.
+        key: String,
+        /// The block's bytes within it.
+        range: Range<u64>,
+    },
+}
+
+/// A pack with all its blocks, not durable yet.
+struct Closed {
+    blocks: Vec<BlockId>,
+    /// The sequence number it is or was last tried under.
+    sequence: u64,
+}
+
+/// The state. Maps by block id are for lookup only; order comes from the vectors.
+#[derive(Default)]
+pub struct State {
+    table: Table,
+    packs: Vec<String>,
+    known: BTreeSet<String>,
+    /// Packs whose index cannot be read.
+    pub damaged: BTreeSet<String>,
+    pending: HashMap<BlockId, Bytes>,
+    open: Vec<BlockId>,
+    open_bytes: usize,
+    closed: BTreeMap<u64, Closed>,
+    next_closed: u64,
+    next_sequence: u64,
+    figures: PackStats,
+}
+
+impl State {
+    /// Whether the block is durable or pending.
+    pub fn contains(&self, id: &BlockId) -> bool {
+        self.pending.contains_key(id) || self.table.get(id).is_some()
+    }
+
+    /// Where the block is.
+    pub fn find(&self, id: &BlockId) -> Option<Place> {
+        if let Some(stored) = self.pending.get(id) {
+            return Some(Place::Pending(stored.clone()));
+        }
+        let at = self.table.get(id)?;
+        let range = u64::from(at.offset)..u64::from(at.offset) + u64::from(at.stored);
+        Some(Place::Packed {
+            key: self.packs[at.pack as usize].clone(),
+            range,
+        })
+    }
+
+    /// Takes a block into the open pack. Answers the number of the pack if it is closed now.
+    pub fn add(&mut self, id: BlockId, stored: Bytes, pack_bytes: usize) -> Option<u64> {
+        if self.contains(&id) {
+            return None;
+        }
+        self.open_bytes += stored.len();
+        self.open.push(id);
+        self.pending.insert(id, stored);
+        if self.open_bytes >= pack_bytes {
+            self.close()
+        } else {
+            None
+        }
+    }
+
+    /// Closes the open pack, if it holds anything.
+    pub fn close(&mut self) -> Option<u64> {
+        if self.open.is_empty() {
+            return None;
+        }
+        let number = self.next_closed;
+        self.next_closed += 1;
+        let sequence = self.take_sequence();
+        self.closed.insert(
+            number,
+            Closed {
+                blocks: std::mem::take(&mut self.open),
+                sequence,
+            },
+        );
+        self.open_bytes = 0;
+        Some(number)
+    }
+
+    fn take_sequence(&mut self) -> u64 {
+        self.next_sequence += 1;
+        self.next_sequence - 1
+    }
+
+    /// Sequence numbers up to this one are taken.
+    pub fn sequence_taken(&mut self, sequence: u64) {
+        self.next_sequence = self.next_sequence.max(sequence + 1);
+    }
+
+    /// Packs that are closed and not durable, oldest first.
+    pub fn closed_numbers(&self) -> Vec<u64> {
+        self.closed.keys().copied().collect()
+    }
+
+    /// How many packs are closed and not durable.
+    pub fn closed_count(&self) -> usize {
+        self.closed.len()
+    }
+
+    /// The sequence number and blocks of a closed pack; `None` once it is durable.
+    pub fn closed(&self, number: u64) -> Option<(u64, Vec<(BlockId, Bytes)>)> {
+        let closed = self.closed.get(&number)?;
+        let stored = |id: &BlockId| Some((*id, self.pending.get(id)?.clone()));
+        Some((closed.sequence, closed.blocks.iter().filter_map(stored).collect()))
+    }
+
+    /// The key under the closed pack's sequence number belongs to another pack: takes the next one.
+    pub fn next_sequence(&mut self, number: u64) -> u64 {
+        let sequence = self.take_sequence();
+        if let Some(closed) = self.closed.get_mut(&number) {
+            closed.sequence = sequence;
+        }
+        sequence
+    }
+
+    /// The closed pack is durable under `key`.
+    pub fn written(&mut self, number: u64, key: String, entries: &[Entry]) {
+        if self.closed.remove(&number).is_none() {
+            return;
+        }
+        self.load(key, entries);
+        for entry in entries {
+            self.pending.remove(&entry.id);
+            self.figures.written_blocks += 1;
+            self.figures.written_bytes += u64::from(entry.stored);
+        }
+    }
+
+    /// Whether a pack is known, readable or damaged.
+    pub fn knows(&self, key: &str) -> bool {
+        self.known.contains(key) || self.damaged.contains(key)
+    }
+
+    /// Takes in the index of a durable pack.
+    pub fn load(&mut self, key: String, entries: &[Entry]) {
+        if !self.known.insert(key.clone()) {
+            return;
+        }
+        let pack = self.packs.len() as u32;
+        self.packs.push(key);
+        for entry in entries {
+            let location = Location {
+                pack,
+                offset: entry.offset,
+                stored: entry.stored,
+            };
+            if self.table.insert(entry.id, location) {
+                self.figures.raw_bytes += u64::from(entry.raw);
+                self.figures.stored_bytes += u64::from(entry.stored);
+            }
+        }
+    }
+
+    /// Figures as of now.
+    pub fn stats(&self) -> PackStats {
+        PackStats {
+            packs: self.packs.len() as u64,
+            damaged_packs: self.damaged.len() as u64,
+            blocks: self.table.len() as u64,
+            pending_blocks: self.pending.len() as u64,
+            index_memory: self.table.memory() as u64,
+            ..self.figures
+        }
+    }
+}

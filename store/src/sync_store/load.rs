@@ -1,0 +1,117 @@
+//! Finding out what of a sync has arrived: a listing, `begin`, `end`, and the last slice of each part.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use headwater_model::CollectionUuid;
+use headwater_protocol::agent::{CollectionMeta, SyncBeginHeader};
+use headwater_protocol::frame::{Frame, FrameKind};
+use headwater_protocol::slices::{SyncSliceHeader, documents};
+
+use super::{Begun, END, Part, State, SyncError, SyncStore};
+use crate::note;
+use crate::objects::StoreError;
+
+const READS_AT_ONCE: usize = 16;
+
+/// Collection, part and number out of what follows `slice/` in a key.
+fn parse(name: &str) -> Option<(CollectionUuid, u32, u32)> {
+    let mut parts = name.split('/');
+    let collection = CollectionUuid::from_hex(parts.next()?)?;
+    let part = u32::from_str_radix(parts.next()?, 16).ok()?;
+    let number = u32::from_str_radix(parts.next()?, 16).ok()?;
+    parts.next().is_none().then_some((collection, part, number))
+}
+
+impl SyncStore {
+    pub(super) async fn load(&self) -> Result<State, SyncError> {
+        let mut state = State::default();
+        let mut sizes: BTreeMap<(CollectionUuid, u32), Vec<u64>> = BTreeMap::new();
+        for object in self.objects.list(&self.folder).await? {
+            match object.key.strip_prefix(&self.folder).unwrap_or_default() {
+                "begin" => state.begun = Some(self.load_begin(&object.key).await?),
+                "end" => state.ended = Some(note::open(END, &object.key, &self.objects.get(&object.key).await?)?),
+                "removed" => {
+                    return Ok(State {
+                        removed: true,
+                        ..State::default()
+                    });
+                }
+                name => {
+                    let Some(place) = name.strip_prefix("slice/").and_then(parse) else {
+                        continue;
+                    };
+                    let part = sizes.entry((place.0, place.1)).or_default();
+                    if place.2 as usize != part.len() {
+                        let missing = self.slice_key(place.0, place.1, part.len() as u32);
+                        return Err(SyncError::Broken(format!("{missing} is missing")));
+                    }
+                    part.push(object.size);
+                }
+            }
+        }
+        let parts = stream::iter(sizes)
+            .map(|(at, sizes)| self.load_part(at, sizes))
+            .buffered(READS_AT_ONCE);
+        state.parts = parts.try_collect().await?;
+        Ok(state)
+    }
+
+    async fn load_begin(&self, key: &str) -> Result<Begun, SyncError> {
+        let frame = Frame::open(FrameKind::SyncBegin, self.objects.get(key).await?);
+        let frame = frame.map_err(|e| SyncError::Broken(format!("{key}: {e}")))?;
+        self.read_begin(&frame)
+    }
+
+    pub(super) fn read_begin(&self, frame: &Frame) -> Result<Begun, SyncError> {
+        let invalid = |detail: String| SyncError::Invalid(detail);
+        let header: SyncBeginHeader = frame.header().map_err(|e| invalid(e.to_string()))?;
+        if (&header.replica_set, header.incarnation) != (&self.replica_set, self.incarnation) {
+            let (set, incarnation) = (&header.replica_set, header.incarnation);
+            return Err(invalid(format!("it is of {set}, incarnation {incarnation}")));
+        }
+        let payload = frame.payload().map_err(|e| invalid(e.to_string()))?;
+        let read = |document: Result<&[u8], _>| -> Result<CollectionMeta, SyncError> {
+            let document: &[u8] =
+                document.map_err(|e: headwater_protocol::slices::NotDocuments| invalid(e.to_string()))?;
+            bson::deserialize_from_slice(document).map_err(|e| invalid(e.to_string()))
+        };
+        let collections = documents(&payload).map(read).collect::<Result<_, _>>()?;
+        Ok(Begun {
+            header,
+            collections,
+            checksum: frame.checksum(),
+        })
+    }
+
+    async fn load_part(
+        &self,
+        (collection, part): (CollectionUuid, u32),
+        sizes: Vec<u64>,
+    ) -> Result<((CollectionUuid, u32), Part), SyncError> {
+        let key = self.slice_key(collection, part, sizes.len() as u32 - 1);
+        let (_, header) = match self.verify_slice(&key, self.objects.get(&key).await?) {
+            Err(StoreError::Damaged { key, detail }) => return Err(SyncError::Broken(format!("{key}: {detail}"))),
+            other => other?,
+        };
+        Ok((
+            (collection, part),
+            Part {
+                sizes,
+                resume: header.resume,
+                done: header.last,
+            },
+        ))
+    }
+
+    /// Verifies that these bytes are a slice of this sync.
+    pub(super) fn verify_slice(&self, key: &str, bytes: Bytes) -> Result<(Frame, SyncSliceHeader), StoreError> {
+        let frame = Frame::open(FrameKind::SyncSlice, bytes).map_err(|e| StoreError::damaged(key, e))?;
+        let header: SyncSliceHeader = frame.header().map_err(|e| StoreError::damaged(key, e))?;
+        if (&header.replica_set, header.incarnation) != (&self.replica_set, self.incarnation) {
+            return Err(StoreError::damaged(key, "it belongs to another sync"));
+        }
+        Ok((frame, header))
+    }
+}
