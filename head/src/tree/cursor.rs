@@ -47,7 +47,7 @@ impl Cursor {
         let path = wanted
             .map(|root| Open::Interior {
                 node: Interior {
-                    level: root.level + 1,
+                    level: root.level.saturating_add(1),
                     children: vec![root.entry()],
                 },
                 at: 0,
