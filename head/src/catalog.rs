@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_model::{BlockId, CollectionUuid, Namespace};
+use headwater_model::{BlockId, CollectionUuid, Namespace, limits};
 use headwater_store::blocks::Blocks;
 use serde::{Deserialize, Serialize};
 
@@ -72,7 +72,10 @@ impl TryFrom<StoredRoot> for Root {
                     .try_into()
                     .map_err(|_| "a block id has not 32 bytes".to_owned())?,
             ),
-            level: u8::try_from(stored.level).map_err(|_| format!("the level {} is none", stored.level))?,
+            level: u8::try_from(stored.level)
+                .ok()
+                .filter(|level| (*level as usize) < limits::TREE_MAX_LEVELS)
+                .ok_or_else(|| format!("the level {} is none", stored.level))?,
             records: whole(stored.records)?,
             bytes: whole(stored.bytes)?,
             last: stored.last.bytes.into(),
@@ -230,5 +233,12 @@ mod tests {
         assert!(decode(&[0; 16], &[5, 0, 0, 0, 0]).is_err());
         let bad = bson::doc! { "db": "a", "coll": "b", "options": {}, "indexes": [], "nextPlace": -1i64, "layers": [] };
         assert!(decode(&[0; 16], &bson::serialize_to_vec(&bad).unwrap()).is_err());
+        for level in [-1, 48, 255, 1 << 20] {
+            let root = StoredRoot {
+                level,
+                ..StoredRoot::from(&definition(1).layers[0].root)
+            };
+            assert!(Root::try_from(root).is_err(), "{level}");
+        }
     }
 }

@@ -3,8 +3,6 @@
 //! The runs are given oldest first. Records of one key come out together. A subtree that no other run reaches into can
 //! come out whole, unread, if the caller takes it; whether one can is found out by opening the smaller subtrees first.
 
-use std::cmp::Ordering;
-
 use bytes::Bytes;
 
 use crate::error::HeadError;
@@ -15,7 +13,7 @@ pub enum Run<M> {
     /// A tree.
     Tree(Cursor),
     /// Sorted by key, no key twice.
-    Memory(std::iter::Peekable<std::vec::IntoIter<(Bytes, M)>>),
+    Memory(std::vec::IntoIter<(Bytes, M)>),
 }
 
 /// A value as its run has it.
@@ -59,18 +57,21 @@ pub struct Merge<M> {
 impl<M> Run<M> {
     /// A run in memory.
     pub fn memory(records: Vec<(Bytes, M)>) -> Self {
-        Run::Memory(records.into_iter().peekable())
+        Run::Memory(records.into_iter())
     }
 
-    fn position(&mut self) -> Position<'_> {
+    fn position(&self) -> Position<'_> {
         match self {
             Run::Tree(cursor) => cursor.position(),
-            Run::Memory(records) => records.peek().map_or(Position::End, |(key, _)| Position::Record(key)),
+            Run::Memory(records) => records
+                .as_slice()
+                .first()
+                .map_or(Position::End, |(key, _)| Position::Record(key)),
         }
     }
 
     /// The greatest key known of what comes next.
-    fn bound(&mut self) -> Option<&[u8]> {
+    fn bound(&self) -> Option<&[u8]> {
         match self.position() {
             Position::Record(key) => Some(key),
             Position::Subtree { entry, .. } => Some(&entry.last),
@@ -78,11 +79,11 @@ impl<M> Run<M> {
         }
     }
 
-    /// Bytes of the subtree it stands before.
-    fn subtree_bytes(&mut self) -> Option<u64> {
-        match self.position() {
-            Position::Subtree { entry, .. } => Some(entry.bytes),
-            _ => None,
+    /// The same, to keep.
+    fn bound_to_keep(&self) -> Option<Bytes> {
+        match self {
+            Run::Tree(cursor) => cursor.bound(),
+            Run::Memory(records) => records.as_slice().first().map(|(key, _)| key.clone()),
         }
     }
 
@@ -162,56 +163,51 @@ impl<M> Merge<M> {
         }
     }
 
-    fn choose(&mut self, take: &impl Fn(usize, u8, &Entry) -> bool) -> Choice {
-        let Some(first) = self.least_bound() else {
+    fn choose(&self, take: &impl Fn(usize, u8, &Entry) -> bool) -> Choice {
+        let (mut least, mut second): (Option<(usize, &[u8])>, Option<(usize, &[u8])>) = (None, None);
+        let (mut subtrees, mut smallest) = (0, (u64::MAX, 0));
+        for (at, run) in self.runs.iter().enumerate() {
+            let bound = match run.position() {
+                Position::Record(key) => key,
+                Position::Subtree { entry, .. } => {
+                    subtrees += 1;
+                    smallest = smallest.min((entry.bytes, at));
+                    &entry.last[..]
+                }
+                Position::End => continue,
+            };
+            if least.is_none_or(|(_, least)| bound < least) {
+                (least, second) = (Some((at, bound)), least);
+            } else if second.is_none_or(|(_, second)| bound < second) {
+                second = Some((at, bound));
+            }
+        }
+        let Some((first, bound)) = least else {
             return Choice::End;
         };
-        match self.runs[first].position() {
+        let is_subtree = match self.runs[first].position() {
             Position::Subtree { level, entry } if !take(first, level, entry) => return Choice::Open(first),
-            _ => {}
+            position => matches!(position, Position::Subtree { .. }),
+        };
+        // All other bounds are at or above that of `first`, but a subtree among them may begin below it.
+        if subtrees > usize::from(is_subtree) {
+            return Choice::Open(smallest.1);
         }
-        // All other bounds are at or above that of `first`. A subtree among them may still begin below it.
-        let smallest = (0..self.runs.len())
-            .filter_map(|run| self.runs[run].subtree_bytes().map(|bytes| (bytes, run)))
-            .filter(|&(_, run)| run != first)
-            .min();
-        let own = self.runs[first].subtree_bytes();
-        if let Some((bytes, run)) = smallest {
-            return Choice::Open(if own.is_some_and(|own| own <= bytes) {
-                first
-            } else {
-                run
-            });
+        match second {
+            Some((_, second)) if second == bound && is_subtree => Choice::Open(first),
+            Some((_, second)) if second == bound => Choice::Together,
+            Some((second, _)) => Choice::Alone(first, self.runs[second].bound_to_keep()),
+            None => Choice::Alone(first, None),
         }
-        // Only `first` may stand before a subtree now: all others stand before records.
-        let first_bound = self.runs[first].bound().map(Bytes::copy_from_slice).unwrap_or_default();
-        let mut limit: Option<Bytes> = None;
-        for run in (0..self.runs.len()).filter(|run| *run != first) {
-            if let Some(key) = self.runs[run].bound() {
-                match key.cmp(&first_bound[..]) {
-                    Ordering::Greater if limit.as_ref().is_none_or(|limit| key < limit) => {
-                        limit = Some(Bytes::copy_from_slice(key));
-                    }
-                    Ordering::Greater => {}
-                    // Equal; never less, for `first` has the least bound.
-                    _ if own.is_some() => return Choice::Open(first),
-                    _ => return Choice::Together,
-                }
-            }
-        }
-        Choice::Alone(first, limit)
     }
 
-    fn least_bound(&mut self) -> Option<usize> {
-        let mut least: Option<(usize, &[u8])> = None;
-        for (at, run) in self.runs.iter_mut().enumerate() {
-            if let Some(bound) = run.bound()
-                && least.is_none_or(|(_, least)| bound < least)
-            {
-                least = Some((at, bound));
-            }
-        }
-        least.map(|(at, _)| at)
+    fn least_bound(&self) -> Option<usize> {
+        let bounds = self
+            .runs
+            .iter()
+            .enumerate()
+            .filter_map(|(at, run)| Some((run.bound()?, at)));
+        bounds.min().map(|(_, at)| at)
     }
 
     fn take_together(&mut self) -> Option<Step<M>> {

@@ -47,7 +47,7 @@ impl Cursor {
         let path = wanted
             .map(|root| Open::Interior {
                 node: Interior {
-                    level: root.level + 1,
+                    level: root.level.saturating_add(1),
                     children: vec![root.entry()],
                 },
                 at: 0,
@@ -66,6 +66,14 @@ impl Cursor {
                 level: node.level - 1,
                 entry: &node.children[*at],
             },
+        }
+    }
+
+    /// The key of the record, or the last key of the subtree, that it stands before.
+    pub fn bound(&self) -> Option<Bytes> {
+        match self.path.last()? {
+            Open::Leaf { leaf, at } => Some(leaf.key(*at)),
+            Open::Interior { node, at } => Some(node.children[*at].last.clone()),
         }
     }
 
