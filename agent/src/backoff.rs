@@ -14,7 +14,12 @@ pub struct Backoff {
 impl Backoff {
     /// Waits between `least` and `most`.
     pub fn new(least: Duration, most: Duration) -> Self {
-        Backoff { least, most, next: least, failures: 0 }
+        Backoff {
+            least,
+            most,
+            next: least,
+            failures: 0,
+        }
     }
 
     /// The wait after one more failure: between half and all of the current step, by `random`, so that many agents
@@ -50,6 +55,10 @@ mod tests {
         assert_eq!(waits, [100, 200, 400, 500]);
         assert_eq!(backoff.failures(), 4);
         backoff.reset();
-        assert_eq!(backoff.after_failure(0).as_millis(), 50, "at the least half of the step");
+        assert_eq!(
+            backoff.after_failure(0).as_millis(),
+            50,
+            "at the least half of the step"
+        );
     }
 }

@@ -66,7 +66,12 @@ impl Faults {
     fn all(&self) -> Vec<DeploymentFault> {
         let faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let pairs = faults.iter();
-        pairs.map(|(deployment, fault)| DeploymentFault { deployment: deployment.clone(), fault: fault.clone() }).collect()
+        pairs
+            .map(|(deployment, fault)| DeploymentFault {
+                deployment: deployment.clone(),
+                fault: fault.clone(),
+            })
+            .collect()
     }
 }
 
@@ -84,12 +89,28 @@ async fn follow(host: &Host, settings: &Arc<AgentSettings>, service: &Service) -
         match service.orders(&request).await {
             Ok(reply) => {
                 heard = true;
-                let wanted = reply.deployments.into_iter().map(|order| (order.deployment.clone(), order)).collect();
+                let wanted = reply
+                    .deployments
+                    .into_iter()
+                    .map(|order| (order.deployment.clone(), order))
+                    .collect();
                 for order in change(&mut streams, &faults, wanted) {
                     tracing::info!(deployment = %order.deployment, "starting to stream");
-                    let run = stream::run(host.clone(), settings.clone(), service.clone(), faults.clone(), order.clone());
+                    let run = stream::run(
+                        host.clone(),
+                        settings.clone(),
+                        service.clone(),
+                        faults.clone(),
+                        order.clone(),
+                    );
                     let task = host.spawn(run);
-                    streams.insert(order.deployment.clone(), Running { order, abort: task.abort_handle() });
+                    streams.insert(
+                        order.deployment.clone(),
+                        Running {
+                            order,
+                            abort: task.abort_handle(),
+                        },
+                    );
                 }
             }
             Err(refusal) if refusal.kind == RefusalKind::Unauthorized && !heard => {
@@ -115,7 +136,10 @@ fn change(
         }
         keep
     });
-    wanted.into_values().filter(|order| !streams.contains_key(&order.deployment)).collect()
+    wanted
+        .into_values()
+        .filter(|order| !streams.contains_key(&order.deployment))
+        .collect()
 }
 
 #[cfg(test)]
@@ -124,7 +148,13 @@ mod tests {
 
     fn order(name: &str, uri: &str) -> (DeploymentName, DeploymentOrder) {
         let deployment = DeploymentName::new(name).unwrap();
-        (deployment.clone(), DeploymentOrder { deployment, uri: uri.to_owned() })
+        (
+            deployment.clone(),
+            DeploymentOrder {
+                deployment,
+                uri: uri.to_owned(),
+            },
+        )
     }
 
     #[test]
@@ -138,9 +168,18 @@ mod tests {
         let let_go = streams.values().nth(1).unwrap().abort.clone();
         let faults = Faults::default();
         for (name, _) in [order("a", "1"), order("b", "1")] {
-            faults.set(&name, Some(StreamFault::Unreachable { detail: "words".to_owned() }));
+            faults.set(
+                &name,
+                Some(StreamFault::Unreachable {
+                    detail: "words".to_owned(),
+                }),
+            );
         }
-        let start = change(&mut streams, &faults, [order("a", "1"), order("b", "2"), order("d", "1")].into());
+        let start = change(
+            &mut streams,
+            &faults,
+            [order("a", "1"), order("b", "2"), order("d", "1")].into(),
+        );
         let names: Vec<&str> = start.iter().map(|order| order.deployment.as_str()).collect();
         assert_eq!(names, ["b", "d"]);
         assert!(!kept.is_aborted() && let_go.is_aborted());

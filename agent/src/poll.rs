@@ -110,7 +110,10 @@ async fn answer(conversation: &Conversation, request: FetchRequest) -> Result<()
         observed: node.newest(Sight::Majority).await?,
         count,
     };
-    let frame = conversation.host.blocking(move || frame::seal(FrameKind::Documents, &header, &payload)).await;
+    let frame = conversation
+        .host
+        .blocking(move || frame::seal(FrameKind::Documents, &header, &payload))
+        .await;
     let frame = frame.map_err(|e| End::Reopen(format!("documents cannot be framed: {e}")))?;
     conversation.service.documents(&conversation.set, frame).await?;
     Ok(())
@@ -122,7 +125,10 @@ fn ids(request: &FetchRequest) -> Result<RawArrayBuf, String> {
     for text in &request.ids {
         let bytes = hex::decode(text).map_err(|e| e.to_string())?;
         let document = RawDocument::from_bytes(&bytes).map_err(|e| e.to_string())?;
-        let id = document.get("_id").map_err(|e| e.to_string())?.ok_or("an id has no field _id")?;
+        let id = document
+            .get("_id")
+            .map_err(|e| e.to_string())?
+            .ok_or("an id has no field _id")?;
         ids.push(id);
     }
     Ok(ids)
@@ -171,8 +177,10 @@ mod tests {
             ids: vec![hex(doc! { "_id": 5_i64 }), hex(doc! { "_id": { "a": "x" } })],
         };
         let ids = ids(&request).unwrap();
-        let back: Vec<bson::Bson> =
-            ids.into_iter().map(|id| bson::Bson::try_from(id.unwrap().to_raw_bson()).unwrap()).collect();
+        let back: Vec<bson::Bson> = ids
+            .into_iter()
+            .map(|id| bson::Bson::try_from(id.unwrap()).unwrap())
+            .collect();
         assert_eq!(back, [bson::Bson::Int64(5), bson::Bson::Document(doc! { "a": "x" })]);
     }
 }

@@ -69,15 +69,21 @@ fn judge(status: u16, body: &[u8]) -> Verdict {
                 409 => RefusalKind::Conflict,
                 _ => RefusalKind::Invalid,
             };
-            Verdict::Refused(Refusal::new(kind, format!("HTTP status {status} without an explanation")))
+            Verdict::Refused(Refusal::new(
+                kind,
+                format!("HTTP status {status} without an explanation"),
+            ))
         }
     }
 }
 
 fn json<B: Serialize>(body: &B) -> Result<Bytes, Refusal> {
-    serde_json::to_vec(body)
-        .map(Bytes::from)
-        .map_err(|e| Refusal::new(RefusalKind::Invalid, format!("the request cannot be written as JSON: {e}")))
+    serde_json::to_vec(body).map(Bytes::from).map_err(|e| {
+        Refusal::new(
+            RefusalKind::Invalid,
+            format!("the request cannot be written as JSON: {e}"),
+        )
+    })
 }
 
 const JSON: &str = "application/json";
@@ -95,8 +101,18 @@ impl Service {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| NoService::Client(e.to_string()))?;
-        let urls = settings.service.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
-        Ok(Service { http, urls, at: Arc::default(), key: settings.key.as_str().into(), host })
+        let urls = settings
+            .service
+            .iter()
+            .map(|url| url.trim_end_matches('/').to_owned())
+            .collect();
+        Ok(Service {
+            http,
+            urls,
+            at: Arc::default(),
+            key: settings.key.as_str().into(),
+            host,
+        })
     }
 
     /// `POST /agent/v1/orders`.
@@ -150,7 +166,9 @@ impl Service {
                 Err(why) => why,
             };
             // Only the first to fail moves on: calls that run at the same time must not skip nodes.
-            let _ = self.at.compare_exchange(at, at.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self
+                .at
+                .compare_exchange(at, at.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
             let wait = backoff.after_failure(self.host.entropy.number());
             if backoff.failures().is_power_of_two() {
                 tracing::warn!(service = %url, path, attempt = backoff.failures(), "{why}; trying again");
@@ -168,7 +186,12 @@ impl Service {
         body: Bytes,
     ) -> Result<Result<R, Refusal>, String> {
         let sent = self.http.post(format!("{url}{path}")).bearer_auth(&self.key);
-        let response = sent.header("content-type", content).body(body).send().await.map_err(told)?;
+        let response = sent
+            .header("content-type", content)
+            .body(body)
+            .send()
+            .await
+            .map_err(told)?;
         let status = response.status().as_u16();
         let body = response.bytes().await.map_err(told)?;
         match judge(status, &body) {
@@ -209,7 +232,10 @@ mod tests {
     #[test]
     fn what_time_may_heal_is_tried_again_and_the_rest_is_given_back() {
         for kind in [RefusalKind::Unavailable, RefusalKind::StoreFull, RefusalKind::Internal] {
-            assert!(matches!(judge(kind.status(), &refusal(kind)), Verdict::Again(_)), "{kind:?}");
+            assert!(
+                matches!(judge(kind.status(), &refusal(kind)), Verdict::Again(_)),
+                "{kind:?}"
+            );
         }
         for kind in [
             RefusalKind::Unauthorized,
@@ -219,7 +245,10 @@ mod tests {
             RefusalKind::Stale,
             RefusalKind::Conflict,
         ] {
-            assert!(matches!(judge(kind.status(), &refusal(kind)), Verdict::Refused(r) if r.kind == kind), "{kind:?}");
+            assert!(
+                matches!(judge(kind.status(), &refusal(kind)), Verdict::Refused(r) if r.kind == kind),
+                "{kind:?}"
+            );
         }
     }
 

@@ -24,12 +24,21 @@ pub struct Slicer {
 impl Slicer {
     /// `target <= most`, in bytes.
     pub fn new(target: usize, most: usize) -> Self {
-        Slicer { target, most: most.max(target), payload: Vec::new(), count: 0 }
+        Slicer {
+            target,
+            most: most.max(target),
+            payload: Vec::new(),
+            count: 0,
+        }
     }
 
     /// To be asked before each [`Slicer::add`]: what must be closed first because a document of `len` bytes no longer fits.
     pub fn make_room(&mut self, len: usize) -> Option<Cut> {
-        if self.payload.len() + len > self.most { self.close() } else { None }
+        if self.payload.len() + len > self.most {
+            self.close()
+        } else {
+            None
+        }
     }
 
     /// Takes a document; gives the slice that it completes.
@@ -39,7 +48,11 @@ impl Slicer {
         }
         self.payload.extend_from_slice(document);
         self.count += 1;
-        if self.payload.len() >= self.target { self.close() } else { None }
+        if self.payload.len() >= self.target {
+            self.close()
+        } else {
+            None
+        }
     }
 
     /// Closes what there is, if there is anything.
@@ -47,7 +60,10 @@ impl Slicer {
         if self.count == 0 {
             return None;
         }
-        Some(Cut { payload: std::mem::take(&mut self.payload), count: std::mem::take(&mut self.count) })
+        Some(Cut {
+            payload: std::mem::take(&mut self.payload),
+            count: std::mem::take(&mut self.count),
+        })
     }
 
     /// Whether nothing is waiting.

@@ -36,8 +36,6 @@ pub struct Conversation {
     pub incarnation: Incarnation,
     /// `buildInfo.version`.
     pub server_version: String,
-    /// The feature compatibility version.
-    pub fcv: String,
     /// What the poll reports.
     pub status: Status,
 }
@@ -77,7 +75,14 @@ pub async fn run(
     faults: Faults,
     order: DeploymentOrder,
 ) -> Infallible {
-    let mut stream = Stream { host, settings, service, faults, order, known: None };
+    let mut stream = Stream {
+        host,
+        settings,
+        service,
+        faults,
+        order,
+        known: None,
+    };
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
         let started = tokio::time::Instant::now();
@@ -99,7 +104,9 @@ pub async fn run(
 
 fn words(fault: &StreamFault) -> String {
     match fault {
-        StreamFault::HistoryLost { detail } => format!("the source's oplog does not go on where the backup ended: {detail}"),
+        StreamFault::HistoryLost { detail } => {
+            format!("the source's oplog does not go on where the backup ended: {detail}")
+        }
         StreamFault::Unreachable { detail } => format!("the source cannot be read: {detail}"),
         StreamFault::Refused { detail, cure } => format!("{detail}. To go on: {cure}"),
     }
@@ -141,7 +148,6 @@ impl Stream {
             set,
             incarnation: reply.incarnation,
             server_version: request.server_version,
-            fcv: request.fcv,
             status: Status::default(),
         };
         conversation.status.source_at(request.oplog_last);
@@ -150,7 +156,10 @@ impl Stream {
 
     fn named(&self, hello: &Hello) -> Result<ReplicaSetId, End> {
         let refused = |detail: &str, cure: &str| {
-            End::Fault(StreamFault::Refused { detail: detail.to_owned(), cure: cure.to_owned() })
+            End::Fault(StreamFault::Refused {
+                detail: detail.to_owned(),
+                cure: cure.to_owned(),
+            })
         };
         if hello.router {
             return Err(refused(
@@ -240,4 +249,3 @@ async fn hold(conversation: Arc<Conversation>, reply: OpenReply) -> Result<Infal
         end = polling => end,
     }
 }
-

@@ -44,11 +44,17 @@ pub async fn compatibility(node: &Node, after: Option<Ts>) -> Result<Compatibili
         Err(error) if error.is_time_limit() && after.is_some() => node.command("admin", find(None)).await?,
         other => other?,
     };
-    let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map_err(SourceError::answer)?;
+    let batch = reply
+        .get_document("cursor")
+        .and_then(|c| c.get_array("firstBatch"))
+        .map_err(SourceError::answer)?;
     let document = batch.first().and_then(Bson::as_document);
     let document = document.ok_or_else(|| SourceError::answer("there is no featureCompatibilityVersion"))?;
     let version = document.get_str("version").map_err(SourceError::answer)?.to_owned();
-    Ok(Compatibility { version, changing: document.contains_key("targetVersion") })
+    Ok(Compatibility {
+        version,
+        changing: document.contains_key("targetVersion"),
+    })
 }
 
 /// Where the oldest undecided transaction begins that has left entries in the oplog already.
@@ -63,8 +69,15 @@ async fn oldest_open_transaction(node: &Node, after: Ts) -> Result<Option<Optime
             },
         )
         .await?;
-    let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map_err(SourceError::answer)?;
-    Ok(batch.first().and_then(Bson::as_document).and_then(|row| row.get_document("startOpTime").ok()).and_then(optime))
+    let batch = reply
+        .get_document("cursor")
+        .and_then(|c| c.get_array("firstBatch"))
+        .map_err(SourceError::answer)?;
+    Ok(batch
+        .first()
+        .and_then(Bson::as_document)
+        .and_then(|row| row.get_document("startOpTime").ok())
+        .and_then(optime))
 }
 
 /// Makes the beginning and sends it; on success the stream is to be opened again, which brings the tail's order.
@@ -86,7 +99,9 @@ pub async fn begin(conversation: &Conversation) -> Result<Infallible, End> {
     let mut payload = Vec::new();
     let mut count = 0;
     for found in listing.collections.values() {
-        let Some(indexes) = listing::indexes(&node, found).await? else { continue };
+        let Some(indexes) = listing::indexes(&node, found).await? else {
+            continue;
+        };
         let meta = CollectionMeta {
             db: found.namespace.db.clone(),
             name: found.namespace.coll.clone(),
@@ -102,7 +117,11 @@ pub async fn begin(conversation: &Conversation) -> Result<Infallible, End> {
         Some(entry) => entry,
         // The very first entry of an oplog; nobody needs what it says.
         None if open.is_none() => begin_fetching,
-        None => return Err(End::Reopen("the oplog before an open transaction is truncated; waiting for its end".into())),
+        None => {
+            return Err(End::Reopen(
+                "the oplog before an open transaction is truncated; waiting for its end".into(),
+            ));
+        }
     };
     let header = SyncBeginHeader {
         replica_set: conversation.set.clone(),
@@ -112,10 +131,15 @@ pub async fn begin(conversation: &Conversation) -> Result<Infallible, End> {
         tail_after,
         begin_applying,
     };
-    let frame = conversation.host.blocking(move || frame::seal(FrameKind::SyncBegin, &header, &payload)).await;
+    let frame = conversation
+        .host
+        .blocking(move || frame::seal(FrameKind::SyncBegin, &header, &payload))
+        .await;
     let frame = frame.map_err(|e| End::Reopen(format!("the beginning of the sync cannot be framed: {e}")))?;
     conversation.service.sync_begin(&conversation.set, frame).await?;
-    Err(End::Reopen(format!("a first copy of {count} collections was begun, tailing after {tail_after}")))
+    Err(End::Reopen(format!(
+        "a first copy of {count} collections was begun, tailing after {tail_after}"
+    )))
 }
 
 /// What was read locally holds only if no rollback took it back: `early` and the newest entry now must come to be
@@ -125,7 +149,10 @@ async fn stayed(node: &Node, early: Optime) -> Result<(), End> {
     node.reach(late.ts).await?;
     for seen in [early, late] {
         if node.entry_from(seen.ts).await? != Some(seen) {
-            return Err(End::Reopen(format!("{} rolled back {seen} during the listing", node.address())));
+            return Err(End::Reopen(format!(
+                "{} rolled back {seen} during the listing",
+                node.address()
+            )));
         }
     }
     Ok(())

@@ -29,7 +29,8 @@ impl Found {
     pub fn may_split(&self) -> bool {
         let capped = self.options.get_bool("capped").unwrap_or(false);
         let collation = matches!(self.options.get("collation"), Ok(Some(_)));
-        !capped && !collation && !self.is_clustered()
+        let without_id_index = matches!(self.options.get_bool("autoIndexId"), Ok(false));
+        !capped && !collation && !without_id_index && !self.is_clustered()
     }
 }
 
@@ -44,9 +45,13 @@ pub struct Listing {
 
 /// Lists the databases, `local` left out.
 pub async fn databases(node: &Node) -> Result<Vec<String>, SourceError> {
-    let reply = node.command("admin", doc! { "listDatabases": 1, "nameOnly": true }).await?;
+    let reply = node
+        .command("admin", doc! { "listDatabases": 1, "nameOnly": true })
+        .await?;
     let databases = reply.get_array("databases").map_err(SourceError::answer)?;
-    let names = databases.iter().filter_map(|db| db.as_document()?.get_str("name").ok().map(str::to_owned));
+    let names = databases
+        .iter()
+        .filter_map(|db| db.as_document()?.get_str("name").ok().map(str::to_owned));
     Ok(names.filter(|name| name != "local").collect())
 }
 
@@ -62,7 +67,11 @@ pub async fn list(node: &Node, server_version: &str) -> Result<Listing, SourceEr
                 if let Some(view) = views::document(&db, item, server_version)? {
                     listing.views.entry(db.clone()).or_default().push(view);
                 } else if let Some(uuid) = identity(item) {
-                    let found = Found { namespace: Namespace::new(&db, name), uuid, options: options(item) };
+                    let found = Found {
+                        namespace: Namespace::new(&db, name),
+                        uuid,
+                        options: options(item),
+                    };
                     if found.namespace.is_kept() {
                         listing.collections.insert(uuid, found);
                     }
@@ -155,6 +164,9 @@ mod tests {
         let unfinished = rawdoc! { "spec": { "v": 2, "key": { "a": 1 }, "name": "a_1" }, "buildUUID": 1 };
         assert_eq!(index(&unfinished).unwrap(), None);
         let old = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1", "ns": "d.c" };
-        assert_eq!(index(&old).unwrap(), Some(rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1" }));
+        assert_eq!(
+            index(&old).unwrap(),
+            Some(rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1" })
+        );
     }
 }

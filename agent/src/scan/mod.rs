@@ -38,17 +38,24 @@ pub async fn run(conversation: &Arc<Conversation>, begun: &SyncBegun) -> Result<
     let node = nodes.get().await?;
     let listing = listing::list(&node, &conversation.server_version).await?;
     let (jobs, mut dropped) = plan(conversation, &node, &listing, begun).await?;
+    let shared = conversation.clone();
     let outcomes = futures::stream::iter(jobs)
-        .map(|job| {
-            let (conversation, nodes) = (conversation.clone(), nodes.clone());
-            async move { part::run(conversation, nodes, job).await }
-        })
+        .map(move |job| part::run(shared.clone(), nodes.clone(), job))
         .buffer_unordered(conversation.settings.scans_at_once.max(1));
     let outcomes: Vec<(CollectionUuid, Outcome)> = outcomes.try_collect().await?;
-    dropped.extend(outcomes.into_iter().filter(|(_, outcome)| *outcome == Outcome::Dropped).map(|(uuid, _)| uuid));
+    dropped.extend(
+        outcomes
+            .into_iter()
+            .filter(|(_, outcome)| *outcome == Outcome::Dropped)
+            .map(|(uuid, _)| uuid),
+    );
     let (node, _) = conversation.source.level(conversation.status.floor()).await?;
     let stop = node.newest(Sight::Majority).await?;
-    let end = SyncEnd { incarnation: conversation.incarnation, stop, dropped: dropped.into_iter().collect() };
+    let end = SyncEnd {
+        incarnation: conversation.incarnation,
+        stop,
+        dropped: dropped.into_iter().collect(),
+    };
     tracing::info!(set = %conversation.set, stop = %end.stop, dropped = end.dropped.len(), "the scan is complete");
     conversation.service.sync_end(&conversation.set, &end).await?;
     Ok(())
@@ -133,7 +140,11 @@ async fn method(conversation: &Conversation, node: &Node, found: &Found, size: u
         return Ok(Method::Natural);
     }
     let bounds = plan::boundaries(&sample(node, found, parts * SAMPLE_PER_PART).await?, parts);
-    Ok(if bounds.is_empty() { Method::Natural } else { Method::Ranges(bounds) })
+    Ok(if bounds.is_empty() {
+        Method::Natural
+    } else {
+        Method::Ranges(bounds)
+    })
 }
 
 /// Random `{_id: …}` documents in the order of the index; none if the collection was renamed or dropped meanwhile.

@@ -18,7 +18,10 @@ pub struct ScanNode {
 impl ScanNode {
     /// Chooses at the first [`ScanNode::get`].
     pub fn new(conversation: Arc<Conversation>) -> Self {
-        ScanNode { conversation, chosen: Mutex::new(None) }
+        ScanNode {
+            conversation,
+            chosen: Mutex::new(None),
+        }
     }
 
     /// The server, level.
@@ -39,7 +42,10 @@ impl ScanNode {
     /// Says that a server failed.
     pub async fn failed(&self, node: &Node) {
         let mut chosen = self.chosen.lock().await;
-        if chosen.as_ref().is_some_and(|(current, _)| current.address() == node.address()) {
+        if chosen
+            .as_ref()
+            .is_some_and(|(current, _)| current.address() == node.address())
+        {
             *chosen = None;
         }
     }

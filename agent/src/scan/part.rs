@@ -106,9 +106,20 @@ async fn seal(
         number += 1;
         let (documents, bytes) = (u64::from(piece.cut.count), piece.cut.payload.len() as u64);
         let payload = piece.cut.payload;
-        let frame = conversation.host.blocking(move || frame::seal(FrameKind::SyncSlice, &header, &payload)).await;
+        let frame = conversation
+            .host
+            .blocking(move || frame::seal(FrameKind::SyncSlice, &header, &payload))
+            .await;
         let frame = frame.map_err(|e| End::Reopen(format!("a sync slice cannot be sealed: {e}")))?;
-        if sealed.send(Sealed { frame, documents, bytes }).await.is_err() {
+        if sealed
+            .send(Sealed {
+                frame,
+                documents,
+                bytes,
+            })
+            .await
+            .is_err()
+        {
             break;
         }
     }

@@ -116,7 +116,9 @@ pub fn fresh(collection: CollectionUuid, method: Method) -> Vec<Part> {
 /// What is left to scan of a collection, by what the service has of it.
 pub fn left(collection: CollectionUuid, progress: &[PartProgress]) -> Result<Left, SourceError> {
     let known: BTreeMap<u32, &PartProgress> = progress.iter().map(|part| (part.part, part)).collect();
-    let Some(any) = known.values().next() else { return Ok(Left::Everything) };
+    let Some(any) = known.values().next() else {
+        return Ok(Left::Everything);
+    };
     let method = match any.resume.get_array("bounds") {
         Ok(bounds) => Method::Ranges(bounds.iter().map(read).collect::<Result<_, _>>()?),
         Err(_) => Method::Natural,
@@ -143,7 +145,10 @@ fn place(method: &Method, resume: &Document) -> Result<Place, SourceError> {
 
 /// What a `resume` document says was counted up to it.
 pub fn counted(resume: &Document) -> Counted {
-    Counted { documents: number(resume, "documents"), bytes: number(resume, "bytes") }
+    Counted {
+        documents: number(resume, "documents"),
+        bytes: number(resume, "bytes"),
+    }
 }
 
 fn written(document: &RawDocumentBuf) -> String {
@@ -170,7 +175,9 @@ pub fn parts_wanted(bytes: u64, split_over: u64, most: u32) -> u32 {
         return 1;
     }
     let half = (split_over / 2).max(1);
-    u32::try_from(bytes.div_ceil(half)).unwrap_or(most).clamp(1, most.max(1))
+    u32::try_from(bytes.div_ceil(half))
+        .unwrap_or(most)
+        .clamp(1, most.max(1))
 }
 
 /// The longest boundary, in bytes: every slice of every part carries all of them in its header.
@@ -180,8 +187,10 @@ pub const BOUNDARY_MAX_BYTES: usize = 8 << 10;
 pub fn boundaries(sample: &[RawDocumentBuf], parts: u32) -> Vec<RawDocumentBuf> {
     let parts = parts.max(1) as usize;
     let picked = (1..parts).filter_map(|at| sample.get(at * sample.len() / parts));
-    let mut bounds: Vec<RawDocumentBuf> =
-        picked.filter(|id| id.as_bytes().len() <= BOUNDARY_MAX_BYTES).cloned().collect();
+    let mut bounds: Vec<RawDocumentBuf> = picked
+        .filter(|id| id.as_bytes().len() <= BOUNDARY_MAX_BYTES)
+        .cloned()
+        .collect();
     bounds.dedup();
     bounds
 }
@@ -192,13 +201,20 @@ mod tests {
     use bson::{RawBson, rawdoc};
 
     fn id(value: impl Into<RawBson>) -> RawDocumentBuf {
-        rawdoc! { "_id": value.into() }
+        let value: RawBson = value.into();
+        rawdoc! { "_id": value }
     }
 
     const C: CollectionUuid = CollectionUuid([7; 16]);
 
     fn progress(part: u32, next_number: u32, resume: Document, done: bool) -> PartProgress {
-        PartProgress { collection: C, part, next_number, resume, done }
+        PartProgress {
+            collection: C,
+            part,
+            next_number,
+            resume,
+            done,
+        }
     }
 
     #[test]
@@ -210,20 +226,38 @@ mod tests {
     fn a_part_goes_on_exactly_where_its_last_stored_slice_says() {
         let natural = fresh(C, Method::Natural).remove(0);
         let place = Place::Natural(Some(rawdoc! { "$recordId": 70_i64 }));
-        let counted = Counted { documents: 9, bytes: 900 };
+        let counted = Counted {
+            documents: 9,
+            bytes: 900,
+        };
         let resume = natural.resume(&place, counted);
-        let Left::Parts(parts) = left(C, &[progress(0, 3, resume, false)]).unwrap() else { panic!() };
-        assert_eq!(parts, [Part { number: 3, place, counted, ..natural }]);
+        let Left::Parts(parts) = left(C, &[progress(0, 3, resume, false)]).unwrap() else {
+            panic!()
+        };
+        assert_eq!(
+            parts,
+            [Part {
+                number: 3,
+                place,
+                counted,
+                ..natural
+            }]
+        );
     }
 
     #[test]
     fn a_place_survives_the_way_through_json() {
         let part = fresh(C, Method::Natural).remove(0);
         let place = Place::Natural(Some(rawdoc! { "$recordId": 70_i64 }));
-        let counted = Counted { documents: 9, bytes: 1 << 40 };
+        let counted = Counted {
+            documents: 9,
+            bytes: 1 << 40,
+        };
         let stored = progress(0, 1, part.resume(&place, counted), false);
         let back: PartProgress = serde_json::from_str(&serde_json::to_string(&stored).unwrap()).unwrap();
-        let Left::Parts(parts) = left(C, &[back]).unwrap() else { panic!() };
+        let Left::Parts(parts) = left(C, &[back]).unwrap() else {
+            panic!()
+        };
         assert_eq!((&parts[0].place, parts[0].counted), (&place, counted));
     }
 
@@ -231,13 +265,17 @@ mod tests {
     fn the_boundaries_of_all_parts_are_known_from_any_one_stored_slice() {
         let planned = fresh(C, Method::Ranges(vec![id(10), id("m")]));
         let stored = planned[1].resume(&Place::Range(Some(id(12_i64))), Counted::default());
-        let Left::Parts(parts) = left(C, &[progress(1, 1, stored.clone(), false)]).unwrap() else { panic!() };
+        let Left::Parts(parts) = left(C, &[progress(1, 1, stored.clone(), false)]).unwrap() else {
+            panic!()
+        };
         assert_eq!(parts.len(), 3);
         assert_eq!(parts[0], planned[0]);
         assert_eq!(parts[1].place, Place::Range(Some(id(12_i64))));
         assert_eq!(parts[2].bounds(), (Some(&id("m")), None));
 
-        let Left::Parts(parts) = left(C, &[progress(1, 2, stored, true)]).unwrap() else { panic!() };
+        let Left::Parts(parts) = left(C, &[progress(1, 2, stored, true)]).unwrap() else {
+            panic!()
+        };
         assert_eq!(parts.iter().map(|part| part.part).collect::<Vec<_>>(), [0, 2]);
     }
 

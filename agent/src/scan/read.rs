@@ -130,7 +130,14 @@ impl Reader {
     fn new(job: Job, out: mpsc::Sender<Piece>) -> Self {
         let slicer = Slicer::new(limits::SYNC_SLICE_TARGET_BYTES, limits::SYNC_SLICE_MAX_BYTES);
         let (place, counted) = (job.part.place.clone(), job.part.counted);
-        Reader { place, counted, shipped: counted, slicer, out, job }
+        Reader {
+            place,
+            counted,
+            shipped: counted,
+            slicer,
+            out,
+            job,
+        }
     }
 
     async fn read(&mut self, node: &Node) -> Result<(), SourceError> {
@@ -208,7 +215,10 @@ impl Reader {
     }
 
     async fn finish(&mut self) {
-        let cut = self.slicer.close().unwrap_or(Cut { payload: Vec::new(), count: 0 });
+        let cut = self.slicer.close().unwrap_or(Cut {
+            payload: Vec::new(),
+            count: 0,
+        });
         self.send(cut, true).await;
     }
 

@@ -1,7 +1,7 @@
 //! Documents of `system.views`, which the role `backup` may not read, rebuilt from what listCollections tells.
 
-use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use bson::raw::cstr;
+use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 
 use crate::source::SourceError;
 
@@ -49,7 +49,11 @@ fn unpack(series: &RawDocument, server_version: &str) -> Result<RawDocumentBuf, 
 
 /// The first number of a server version; 0 when it has none.
 pub fn major(server_version: &str) -> u32 {
-    server_version.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    server_version
+        .split('.')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -88,6 +92,14 @@ mod tests {
 
     #[test]
     fn a_collection_is_no_view() {
-        assert_eq!(document("d", &rawdoc! { "name": "c", "type": "collection", "options": {} }, "6.0.5").unwrap(), None);
+        assert_eq!(
+            document(
+                "d",
+                &rawdoc! { "name": "c", "type": "collection", "options": {} },
+                "6.0.5"
+            )
+            .unwrap(),
+            None
+        );
     }
 }

@@ -48,7 +48,10 @@ impl Batch {
         let items = self.reply.doc_slices().map_err(SourceError::answer)?;
         Ok(items.into_iter().map(|item| match item {
             Ok(RawBsonRef::Document(document)) => Ok(document),
-            Ok(other) => Err(SourceError::answer(format!("a batch holds a {:?}", other.element_type()))),
+            Ok(other) => Err(SourceError::answer(format!(
+                "a batch holds a {:?}",
+                other.element_type()
+            ))),
             Err(e) => Err(SourceError::answer(e)),
         }))
     }

@@ -43,7 +43,7 @@ const KEY_NOT_FOUND: i32 = 211;
 
 impl SourceError {
     pub(super) fn of_driver(error: &Error, redactor: &Redactor) -> Self {
-        let words = redactor.clean(&error.to_string());
+        let words = redactor.clean(&error.kind.to_string());
         match error.kind.as_ref() {
             ErrorKind::Command(command) => SourceError::Server {
                 code: command.code,
@@ -106,7 +106,9 @@ impl SourceError {
                 detail: self.to_string(),
                 cure: "correct the deployment's connection string".to_owned(),
             },
-            _ => StreamFault::Unreachable { detail: self.to_string() },
+            _ => StreamFault::Unreachable {
+                detail: self.to_string(),
+            },
         }
     }
 }

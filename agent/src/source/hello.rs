@@ -28,10 +28,15 @@ impl Hello {
         let text = |name: &str| reply.get_str(name).ok().map(str::to_owned);
         let list = |name: &str| {
             let items = reply.get_array(name).map(Vec::as_slice).unwrap_or_default();
-            items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect::<Vec<_>>()
+            items
+                .iter()
+                .filter_map(|item| item.as_str().map(str::to_owned))
+                .collect::<Vec<_>>()
         };
         let flag = |name: &str| reply.get_bool(name).unwrap_or(false);
-        let majority = reply.get_document("lastWrite").and_then(|write| write.get_document("majorityOpTime"));
+        let majority = reply
+            .get_document("lastWrite")
+            .and_then(|write| write.get_document("majorityOpTime"));
         Hello {
             set: text("setName"),
             me: text("me").map(|me| me.to_lowercase()),

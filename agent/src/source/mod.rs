@@ -51,7 +51,12 @@ impl Source {
         options.max_pool_size = Some(CONNECTIONS);
         let direct = options.direct_connection == Some(true);
         let client = Client::with_options(options).map_err(told)?;
-        Ok(Source { client, direct, redactor, timeout })
+        Ok(Source {
+            client,
+            direct,
+            redactor,
+            timeout,
+        })
     }
 
     /// A server to read from: a secondary if there is one.
@@ -100,11 +105,20 @@ impl Source {
     }
 
     fn node(&self, criteria: Option<SelectionCriteria>, address: &str) -> Node {
-        Node::new(self.client.clone(), criteria, address, self.redactor.clone(), self.timeout)
+        Node::new(
+            self.client.clone(),
+            criteria,
+            address,
+            self.redactor.clone(),
+            self.timeout,
+        )
     }
 }
 
 /// A collection's identity as commands take it in place of a name.
 pub fn uuid(collection: CollectionUuid) -> Binary {
-    Binary { subtype: BinarySubtype::Uuid, bytes: collection.0.to_vec() }
+    Binary {
+        subtype: BinarySubtype::Uuid,
+        bytes: collection.0.to_vec(),
+    }
 }

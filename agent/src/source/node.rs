@@ -30,7 +30,13 @@ impl Node {
         redactor: Arc<Redactor>,
         timeout: Duration,
     ) -> Self {
-        Node { client, criteria, address: address.into(), redactor, timeout }
+        Node {
+            client,
+            criteria,
+            address: address.into(),
+            redactor,
+            timeout,
+        }
     }
 
     /// `host:port`, for people.
@@ -44,8 +50,9 @@ impl Node {
 
     /// Runs a command whose reply is small.
     pub async fn command(&self, db: &str, command: Document) -> Result<Document, SourceError> {
-        let mut options = RunCommandOptions::default();
-        options.selection_criteria = self.criteria.clone();
+        let options = RunCommandOptions::builder()
+            .selection_criteria(self.criteria.clone())
+            .build();
         let db = self.client.database(db);
         let running = db.run_command(command).with_options(options);
         match tokio::time::timeout(self.timeout, running).await {
@@ -62,9 +69,11 @@ impl Node {
         command: RawDocumentBuf,
         wait: Option<Duration>,
     ) -> Result<Batches, SourceError> {
-        let mut options = RunCursorCommandOptions::default();
-        options.selection_criteria = self.criteria.clone();
-        options.max_time = wait;
+        let criteria = self.criteria.clone();
+        let options = RunCursorCommandOptions::builder()
+            .selection_criteria(criteria)
+            .max_time(wait)
+            .build();
         let db = self.client.database(db);
         let running = db.run_raw_cursor_command(command).with_options(options).batch();
         match tokio::time::timeout(self.timeout, running).await {
@@ -75,7 +84,11 @@ impl Node {
     }
 
     fn silent(&self) -> SourceError {
-        SourceError::Lost(format!("{} did not answer within {} s", self.address, self.timeout.as_secs()))
+        SourceError::Lost(format!(
+            "{} did not answer within {} s",
+            self.address,
+            self.timeout.as_secs()
+        ))
     }
 
     /// What the server says about itself.

@@ -41,7 +41,10 @@ impl Node {
                 },
             )
             .await?;
-        let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).map_err(SourceError::answer)?;
+        let batch = reply
+            .get_document("cursor")
+            .and_then(|c| c.get_array("firstBatch"))
+            .map_err(SourceError::answer)?;
         match batch.first().and_then(|entry| entry.as_document()) {
             None => Ok(None),
             Some(entry) => super::hello::optime(entry)
@@ -52,22 +55,28 @@ impl Node {
 
     /// The newest entry. Seen locally, there may still be holes before it.
     pub async fn newest(&self, sight: Sight) -> Result<Optime, SourceError> {
-        self.one_entry(doc! {}, -1, sight).await?.ok_or_else(|| SourceError::answer("the oplog is empty"))
+        self.one_entry(doc! {}, -1, sight)
+            .await?
+            .ok_or_else(|| SourceError::answer("the oplog is empty"))
     }
 
     /// The oldest entry.
     pub async fn oldest(&self) -> Result<Optime, SourceError> {
-        self.one_entry(doc! {}, 1, Sight::Majority).await?.ok_or_else(|| SourceError::answer("the oplog is empty"))
+        self.one_entry(doc! {}, 1, Sight::Majority)
+            .await?
+            .ok_or_else(|| SourceError::answer("the oplog is empty"))
     }
 
     /// The newest majority-committed entry before `ts`.
     pub async fn entry_before(&self, ts: Ts) -> Result<Option<Optime>, SourceError> {
-        self.one_entry(doc! { "ts": { "$lt": bson::Timestamp::from(ts) } }, -1, Sight::Majority).await
+        self.one_entry(doc! { "ts": { "$lt": bson::Timestamp::from(ts) } }, -1, Sight::Majority)
+            .await
     }
 
     /// The oldest majority-committed entry at or after `ts`.
     pub async fn entry_from(&self, ts: Ts) -> Result<Option<Optime>, SourceError> {
-        self.one_entry(doc! { "ts": { "$gte": bson::Timestamp::from(ts) } }, 1, Sight::Majority).await
+        self.one_entry(doc! { "ts": { "$gte": bson::Timestamp::from(ts) } }, 1, Sight::Majority)
+            .await
     }
 
     /// Waits until this server's majority-committed view has come to `ts`; gives its newest entry then. Every later

@@ -12,7 +12,11 @@ pub async fn check(node: &Node) -> Result<Option<StreamFault>, SourceError> {
     let trials: [(&str, &str, Document); 6] = [
         ("read the oplog", "local", one("oplog.rs")),
         ("list databases", "admin", doc! { "listDatabases": 1, "nameOnly": true }),
-        ("list collections", "admin", doc! { "listCollections": 1, "nameOnly": true }),
+        (
+            "list collections",
+            "admin",
+            doc! { "listCollections": 1, "nameOnly": true },
+        ),
         ("read config.transactions", "config", one("transactions")),
         ("read admin.system.version", "admin", one("system.version")),
         ("read users and roles", "admin", one("system.users")),
@@ -29,15 +33,23 @@ pub async fn check(node: &Node) -> Result<Option<StreamFault>, SourceError> {
 
 /// The fault for something the login may not do.
 pub async fn missing(what: &str, node: &Node) -> StreamFault {
-    let status = node.command("admin", doc! { "connectionStatus": 1 }).await.unwrap_or_default();
-    let users = status.get_document("authInfo").and_then(|info| info.get_array("authenticatedUsers"));
+    let status = node
+        .command("admin", doc! { "connectionStatus": 1 })
+        .await
+        .unwrap_or_default();
+    let users = status
+        .get_document("authInfo")
+        .and_then(|info| info.get_array("authenticatedUsers"));
     let user = users.ok().and_then(|users| users.first()?.as_document());
     let user = user.and_then(|user| Some((user.get_str("user").ok()?, user.get_str("db").ok()?)));
     let detail = match user {
         Some((name, db)) => format!("user {name:?} of database {db:?} may not {what}"),
         None => format!("without a login the agent may not {what}"),
     };
-    StreamFault::Refused { detail, cure: cure(user) }
+    StreamFault::Refused {
+        detail,
+        cure: cure(user),
+    }
 }
 
 /// The command to paste into mongosh.

@@ -29,7 +29,9 @@ impl Redactor {
 
     /// The text without the secrets.
     pub fn clean(&self, text: &str) -> String {
-        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, HIDDEN))
+        self.secrets
+            .iter()
+            .fold(text.to_owned(), |text, secret| text.replace(secret, HIDDEN))
     }
 }
 
@@ -77,6 +79,9 @@ mod tests {
     #[test]
     fn words_without_secrets_stay_as_they_are() {
         let redactor = Redactor::of_uri("mongodb://h1:1/?replicaSet=rs");
-        assert_eq!(redactor.clean("connection refused by h1:1"), "connection refused by h1:1");
+        assert_eq!(
+            redactor.clean("connection refused by h1:1"),
+            "connection refused by h1:1"
+        );
     }
 }

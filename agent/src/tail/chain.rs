@@ -46,7 +46,10 @@ pub fn link(set: &ReplicaSetId, incarnation: Incarnation, tip: &TailOrder, run: 
     };
     let frame = frame::seal(FrameKind::OplogSlice, &header, &run.cut.payload)?;
     let checksum = Frame::open(FrameKind::OplogSlice, frame.clone())?.checksum();
-    let tip = TailOrder { after: run.last, previous_slice: hex::encode(checksum) };
+    let tip = TailOrder {
+        after: run.last,
+        previous_slice: hex::encode(checksum),
+    };
     Ok(Link { frame, tip })
 }
 
@@ -59,7 +62,10 @@ pub async fn seal(
 ) -> Result<Infallible, Stop> {
     while let Some(run) = runs.recv().await {
         let (set, incarnation, previous) = (conversation.set.clone(), conversation.incarnation, tip);
-        let sealed = conversation.host.blocking(move || link(&set, incarnation, &previous, &run)).await;
+        let sealed = conversation
+            .host
+            .blocking(move || link(&set, incarnation, &previous, &run))
+            .await;
         let sealed = sealed.map_err(|e| End::Reopen(format!("an oplog slice cannot be sealed: {e}")))?;
         tip = sealed.tip.clone();
         if links.send(sealed).await.is_err() {
@@ -77,16 +83,35 @@ mod tests {
     #[test]
     fn each_slice_names_the_last_entry_and_the_checksum_of_the_one_before() {
         let set: ReplicaSetId = "shop/rs0".parse().unwrap();
-        let mut tip = TailOrder { after: Optime::new(Ts::new(1, 1), 1), previous_slice: String::new() };
+        let mut tip = TailOrder {
+            after: Optime::new(Ts::new(1, 1), 1),
+            previous_slice: String::new(),
+        };
         for second in 2..5 {
             let at = |ordinal| Optime::new(Ts::new(second, ordinal), 1);
-            let run = Run { first: at(1), last: at(2), cut: Cut { payload: vec![5, 0, 0, 0, 0], count: 1 } };
+            let run = Run {
+                first: at(1),
+                last: at(2),
+                cut: Cut {
+                    payload: vec![5, 0, 0, 0, 0],
+                    count: 1,
+                },
+            };
             let link = link(&set, Incarnation(3), &tip, &run).unwrap();
             let frame = Frame::open(FrameKind::OplogSlice, link.frame).unwrap();
             let header: OplogSliceHeader = frame.header().unwrap();
-            assert_eq!((header.previous, header.previous_slice), (tip.after, tip.previous_slice));
+            assert_eq!(
+                (header.previous, header.previous_slice),
+                (tip.after, tip.previous_slice)
+            );
             assert_eq!((header.first, header.last, header.count), (at(1), at(2), 1));
-            assert_eq!(link.tip, TailOrder { after: at(2), previous_slice: hex::encode(frame.checksum()) });
+            assert_eq!(
+                link.tip,
+                TailOrder {
+                    after: at(2),
+                    previous_slice: hex::encode(frame.checksum())
+                }
+            );
             tip = link.tip;
         }
     }

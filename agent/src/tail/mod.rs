@@ -15,6 +15,7 @@ use headwater_protocol::agent::{RefusalKind, TailOrder};
 use tokio::sync::mpsc;
 
 use crate::backoff::Backoff;
+use crate::source::SourceError;
 use crate::stream::{Conversation, End};
 
 /// Slices that wait between reading and sealing.
@@ -30,9 +31,15 @@ pub enum Stop {
     End(End),
 }
 
-impl<E: Into<End>> From<E> for Stop {
-    fn from(end: E) -> Self {
-        Stop::End(end.into())
+impl From<End> for Stop {
+    fn from(end: End) -> Self {
+        Stop::End(end)
+    }
+}
+
+impl From<SourceError> for Stop {
+    fn from(error: SourceError) -> Self {
+        Stop::End(error.into())
     }
 }
 
@@ -76,7 +83,10 @@ async fn ship(conversation: &Conversation, mut frames: mpsc::Receiver<chain::Lin
             },
         };
         if ack.tip != link.tip.after || ack.tip_slice != link.tip.previous_slice {
-            return Err(Stop::Elsewhere(TailOrder { after: ack.tip, previous_slice: ack.tip_slice }));
+            return Err(Stop::Elsewhere(TailOrder {
+                after: ack.tip,
+                previous_slice: ack.tip_slice,
+            }));
         }
     }
     std::future::pending().await

@@ -51,13 +51,21 @@ pub enum Place {
 
 async fn look(node: &Node, after: Optime) -> Result<Finding, SourceError> {
     let first = node.entry_from(after.ts).await?;
-    let newest = if first.is_none() { Some(node.newest(Sight::Majority).await?) } else { None };
+    let newest = if first.is_none() {
+        Some(node.newest(Sight::Majority).await?)
+    } else {
+        None
+    };
     Ok(judge(after, first, newest))
 }
 
 /// Looks for the entry `after` at all members: first at a secondary (or at the primary if `primary_first`), then at the others.
 pub async fn locate(source: &Source, after: Optime, primary_first: bool) -> Result<Place, SourceError> {
-    let (preferred, hello) = if primary_first { source.primary().await? } else { source.reader().await? };
+    let (preferred, hello) = if primary_first {
+        source.primary().await?
+    } else {
+        source.reader().await?
+    };
     let first_look = look(&preferred, after).await?;
     let detail = match first_look {
         Finding::Here => return Ok(Place::At(preferred)),
@@ -65,7 +73,11 @@ pub async fn locate(source: &Source, after: Optime, primary_first: bool) -> Resu
         Finding::Gone(ref detail) => format!("at {}: {detail}", preferred.address()),
     };
     let mut primary_lost = hello.primary && matches!(first_look, Finding::Gone(_));
-    for address in hello.members.iter().filter(|address| address.to_lowercase() != preferred.address()) {
+    for address in hello
+        .members
+        .iter()
+        .filter(|address| address.to_lowercase() != preferred.address())
+    {
         let node = source.member(address);
         match look(&node, after).await {
             Ok(Finding::Here) => return Ok(Place::At(node)),
@@ -93,8 +105,14 @@ mod tests {
     #[test]
     fn only_the_exact_entry_proves_that_nothing_is_missing() {
         assert_eq!(judge(at(5, 2), Some(at(5, 2)), None), Finding::Here);
-        assert!(matches!(judge(at(5, 2), Some(at(6, 2)), None), Finding::Gone(_)), "truncated");
-        assert!(matches!(judge(at(5, 2), Some(at(5, 3)), None), Finding::Gone(_)), "another term");
+        assert!(
+            matches!(judge(at(5, 2), Some(at(6, 2)), None), Finding::Gone(_)),
+            "truncated"
+        );
+        assert!(
+            matches!(judge(at(5, 2), Some(at(5, 3)), None), Finding::Gone(_)),
+            "another term"
+        );
     }
 
     #[test]

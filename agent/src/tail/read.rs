@@ -25,7 +25,12 @@ const TROUBLE_AFTER: u32 = 3;
 
 /// Reads from after `after` for ever; runs go to `out`, which holds reading up when it is full.
 pub async fn run(conversation: &Conversation, after: Optime, out: mpsc::Sender<Run>) -> Result<Infallible, Stop> {
-    let mut reader = Reader { conversation, last: after, cutter: Cutter::new(), out };
+    let mut reader = Reader {
+        conversation,
+        last: after,
+        cutter: Cutter::new(),
+        out,
+    };
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut primary_first = false;
     loop {
@@ -50,7 +55,9 @@ pub async fn run(conversation: &Conversation, after: Optime, out: mpsc::Sender<R
         let wait = backoff.after_failure(conversation.host.entropy.number());
         tracing::warn!(set = %conversation.set, after = %reader.last, "the tail was interrupted: {why}");
         if backoff.failures() >= TROUBLE_AFTER {
-            conversation.status.trouble(Some(StreamFault::Unreachable { detail: why }));
+            conversation
+                .status
+                .trouble(Some(StreamFault::Unreachable { detail: why }));
         }
         tokio::time::sleep(wait).await;
     }
@@ -107,14 +114,21 @@ impl Reader<'_> {
                 if !joined {
                     // Truncation may have run between the look and the cursor.
                     if place::judge(self.last, Some(at), None) != Finding::Here {
-                        return Ok(Pause::Behind(format!("{} no longer begins at {}", node.address(), self.last)));
+                        return Ok(Pause::Behind(format!(
+                            "{} no longer begins at {}",
+                            node.address(),
+                            self.last
+                        )));
                     }
                     joined = true;
                     self.conversation.status.trouble(None);
                     continue;
                 }
                 if at.ts <= self.last.ts {
-                    return Err(SourceError::Answer(format!("entry {at} came after entry {}", self.last)));
+                    return Err(SourceError::Answer(format!(
+                        "entry {at} came after entry {}",
+                        self.last
+                    )));
                 }
                 taken = true;
                 if let Some(run) = self.cutter.make_room(entry.as_bytes().len()) {
@@ -145,7 +159,12 @@ impl Reader<'_> {
         let (primary, _) = self.conversation.source.primary().await?;
         let newest = primary.newest(Sight::Majority).await?;
         Ok((newest.ts > self.last.ts).then(|| {
-            format!("{} has nothing after {}, {} is at {newest}", node.address(), self.last, primary.address())
+            format!(
+                "{} has nothing after {}, {} is at {newest}",
+                node.address(),
+                self.last,
+                primary.address()
+            )
         }))
     }
 
@@ -176,17 +195,27 @@ struct Cutter {
 impl Cutter {
     fn new() -> Self {
         let slicer = Slicer::new(limits::OPLOG_SLICE_TARGET_BYTES, limits::DOCUMENT_MAX_BYTES);
-        Cutter { slicer, first: Optime::ZERO, last: Optime::ZERO, since: None }
+        Cutter {
+            slicer,
+            first: Optime::ZERO,
+            last: Optime::ZERO,
+            since: None,
+        }
     }
 
     fn due(&self) -> Option<Instant> {
-        self.since.map(|since| since + Duration::from_millis(limits::OPLOG_SLICE_MAX_AGE_MS))
+        self.since
+            .map(|since| since + Duration::from_millis(limits::OPLOG_SLICE_MAX_AGE_MS))
     }
 
     fn run(&mut self, cut: Option<Cut>) -> Option<Run> {
         let cut = cut?;
         self.since = None;
-        Some(Run { first: self.first, last: self.last, cut })
+        Some(Run {
+            first: self.first,
+            last: self.last,
+            cut,
+        })
     }
 
     fn make_room(&mut self, len: usize) -> Option<Run> {
@@ -236,12 +265,18 @@ mod tests {
             runs.extend(cutter.add(at, entry.as_bytes()));
         }
         assert_eq!(runs.len(), 5);
-        assert!(runs.windows(2).all(|pair| pair[1].first.ts.seconds() == pair[0].last.ts.seconds() + 1));
+        assert!(
+            runs.windows(2)
+                .all(|pair| pair[1].first.ts.seconds() == pair[0].last.ts.seconds() + 1)
+        );
         assert_eq!(cutter.due(), None, "nothing waits");
 
         let late = entry(21, 10);
         assert!(cutter.add(position(&late).unwrap(), late.as_bytes()).is_none());
-        assert_eq!(cutter.due(), Some(Instant::now() + Duration::from_millis(limits::OPLOG_SLICE_MAX_AGE_MS)));
+        assert_eq!(
+            cutter.due(),
+            Some(Instant::now() + Duration::from_millis(limits::OPLOG_SLICE_MAX_AGE_MS))
+        );
         assert_eq!(cutter.rest().map(|run| run.first), Some(Optime::new(Ts::new(21, 1), 7)));
     }
 }

@@ -18,7 +18,10 @@ pub struct Agent {
 
 impl Agent {
     pub fn start(host: &Host, receiver: &Receiver) -> Agent {
-        let _ = tracing_subscriber::fmt().with_env_filter("info").with_test_writer().try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter("info")
+            .with_test_writer()
+            .try_init();
         // The first URL is dead: the agent has to find the other one.
         let urls = vec!["http://127.0.0.1:9".to_owned(), receiver.url.clone()];
         let mut settings = AgentSettings::new(urls, "secret-key", "agent-1");
@@ -27,7 +30,10 @@ impl Agent {
         settings.orders_every = Duration::from_millis(200);
         settings.poll_every = Duration::from_millis(100);
         let (stop, stopped) = watch::channel(false);
-        Agent { task: host.spawn(headwater_agent::run(host.clone(), settings, stopped)), stop }
+        Agent {
+            task: host.spawn(headwater_agent::run(host.clone(), settings, stopped)),
+            stop,
+        }
     }
 
     /// As `kill -9` would.
@@ -45,5 +51,8 @@ impl Agent {
 /// Orders to stream one deployment.
 pub fn protect(receiver: &Receiver, uri: &str) {
     let deployment = DeploymentName::new("shop").unwrap();
-    receiver.kept().orders = vec![DeploymentOrder { deployment, uri: uri.to_owned() }];
+    receiver.kept().orders = vec![DeploymentOrder {
+        deployment,
+        uri: uri.to_owned(),
+    }];
 }

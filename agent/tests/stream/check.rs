@@ -14,8 +14,14 @@ use crate::receiver::Receiver;
 pub async fn newest(client: &Client) -> Ts {
     // A write of its own makes sure that there is a newest entry that nothing has seen yet.
     let note = doc! { "appendOplogNote": 1, "data": { "check": 1 }, "writeConcern": { "w": "majority" } };
-    let reply = client.database("admin").run_command(note).await.unwrap();
-    reply.get_timestamp("operationTime").unwrap().into()
+    for _ in 0..300 {
+        match client.database("admin").run_command(note.clone()).await {
+            Ok(reply) => return reply.get_timestamp("operationTime").unwrap().into(),
+            Err(error) => eprintln!("no primary just now: {error}"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    panic!("there is no primary");
 }
 
 /// Waits until the first copy is complete and the tail has passed everything there is now.
@@ -85,7 +91,9 @@ pub async fn every_document_is_there(receiver: &Receiver, client: &Client) {
         while let Some(item) = listed.try_next().await.unwrap() {
             let item: Document = item;
             let Ok(info) = item.get_document("info") else { continue };
-            let Some(bson::Bson::Binary(uuid)) = info.get("uuid") else { continue };
+            let Some(bson::Bson::Binary(uuid)) = info.get("uuid") else {
+                continue;
+            };
             let uuid = CollectionUuid::from_slice(&uuid.bytes).unwrap();
             let collection = db.collection::<RawDocumentBuf>(item.get_str("name").unwrap());
             let mut documents = collection.find(doc! {}).await.unwrap();

@@ -16,11 +16,21 @@ use crate::receiver::Receiver;
 /// One collection of every kind, a large one among them.
 async fn fill(client: &Client) {
     let db = client.database("shop");
-    db.run_command(doc! { "create": "capped", "capped": true, "size": 1 << 20 }).await.unwrap();
-    db.run_command(doc! { "create": "clustered", "clusteredIndex": { "key": { "_id": 1 }, "unique": true } }).await.unwrap();
-    db.run_command(doc! { "create": "collated", "collation": { "locale": "en", "strength": 2 } }).await.unwrap();
-    db.run_command(doc! { "create": "series", "timeseries": { "timeField": "t", "metaField": "m" } }).await.unwrap();
-    db.run_command(doc! { "create": "view", "viewOn": "plain", "pipeline": [{ "$match": { "n": 1 } }] }).await.unwrap();
+    db.run_command(doc! { "create": "capped", "capped": true, "size": 1 << 20 })
+        .await
+        .unwrap();
+    db.run_command(doc! { "create": "clustered", "clusteredIndex": { "key": { "_id": 1 }, "unique": true } })
+        .await
+        .unwrap();
+    db.run_command(doc! { "create": "collated", "collation": { "locale": "en", "strength": 2 } })
+        .await
+        .unwrap();
+    db.run_command(doc! { "create": "series", "timeseries": { "timeField": "t", "metaField": "m" } })
+        .await
+        .unwrap();
+    db.run_command(doc! { "create": "view", "viewOn": "plain", "pipeline": [{ "$match": { "n": 1 } }] })
+        .await
+        .unwrap();
     db.run_command(doc! { "create": "empty" }).await.unwrap();
     for name in ["plain", "capped", "clustered", "collated"] {
         let documents = (0..2000).map(|n| doc! { "_id": n, "n": n, "text": "x".repeat(100) });
@@ -32,7 +42,8 @@ async fn fill(client: &Client) {
     db.run_command(index).await.unwrap();
     let large = db.collection::<Document>("large");
     for batch in 0..16 {
-        let documents = (0..64).map(|n| doc! { "_id": format!("k{:05}", batch * 64 + n), "text": "y".repeat(32 << 10) });
+        let documents =
+            (0..64).map(|n| doc! { "_id": format!("k{:05}", batch * 64 + n), "text": "y".repeat(32 << 10) });
         large.insert_many(documents).await.unwrap();
     }
 }
@@ -45,15 +56,31 @@ async fn write(client: Client, rounds: i32) {
         let new = (0..20).map(|n| doc! { "_id": 100_000 + round * 20 + n, "round": round });
         // Elections may come in between; whatever was written is in the oplog, and that is what is compared.
         let _ = plain.insert_many(new).await;
-        let _ = plain.update_one(doc! { "_id": round }, doc! { "$set": { "touched": round } }).await;
+        let _ = plain
+            .update_one(doc! { "_id": round }, doc! { "$set": { "touched": round } })
+            .await;
         let _ = plain.delete_one(doc! { "_id": 1000 + round }).await;
-        let _ = db.collection::<Document>("capped").insert_one(doc! { "_id": 100_000 + round }).await;
-        let _ = db.collection::<Document>("large").update_one(
-            doc! { "_id": format!("k{:05}", round * 7 % 1024) }, doc! { "$set": { "round": round } },
-        ).await;
+        let _ = db
+            .collection::<Document>("capped")
+            .insert_one(doc! { "_id": 100_000 + round })
+            .await;
+        let _ = db
+            .collection::<Document>("large")
+            .update_one(
+                doc! { "_id": format!("k{:05}", round * 7 % 1024) },
+                doc! { "$set": { "round": round } },
+            )
+            .await;
         if round % 10 == 3 {
-            let (from, to) = (format!("shop.moving{}", round / 10), format!("shop.moving{}", round / 10 + 1));
-            let _ = client.database("shop").collection::<Document>(&from[5..]).insert_one(doc! { "_id": round }).await;
+            let (from, to) = (
+                format!("shop.moving{}", round / 10),
+                format!("shop.moving{}", round / 10 + 1),
+            );
+            let _ = client
+                .database("shop")
+                .collection::<Document>(&from[5..])
+                .insert_one(doc! { "_id": round })
+                .await;
             let rename = doc! { "renameCollection": from, "to": to };
             let _ = client.database("admin").run_command(rename).await;
         }
@@ -69,10 +96,21 @@ async fn views_are_as_the_server_has_them(receiver: &Receiver, client: &Client) 
     let mut truth: Vec<RawDocumentBuf> = views.find(doc! {}).await.unwrap().try_collect().await.unwrap();
     truth.sort_by_key(|view| view.as_bytes().to_vec());
     let kept = receiver.kept();
-    let uuid = kept.begun.as_ref().unwrap().1.iter().find(|meta| meta.name == "system.views").unwrap().uuid;
+    let uuid = kept
+        .begun
+        .as_ref()
+        .unwrap()
+        .1
+        .iter()
+        .find(|meta| meta.name == "system.views")
+        .unwrap()
+        .uuid;
     let mut rebuilt: Vec<Vec<u8>> = kept.parts[&(uuid, 0)].documents.clone();
     rebuilt.sort();
-    assert_eq!(rebuilt, truth.into_iter().map(RawDocumentBuf::into_bytes).collect::<Vec<_>>());
+    assert_eq!(
+        rebuilt,
+        truth.into_iter().map(RawDocumentBuf::into_bytes).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,12 +132,22 @@ async fn a_first_copy_under_writes_brings_every_document_and_a_gap_free_chain() 
         let kept = receiver.kept();
         let metas = &kept.begun.as_ref().unwrap().1;
         let large = metas.iter().find(|meta| meta.name == "large").unwrap();
-        assert!(kept.parts.keys().filter(|(uuid, _)| *uuid == large.uuid).count() > 1, "it was split into parts");
+        assert!(
+            kept.parts.keys().filter(|(uuid, _)| *uuid == large.uuid).count() > 1,
+            "it was split into parts"
+        );
         let plain = metas.iter().find(|meta| meta.name == "plain").unwrap();
         assert_eq!(plain.indexes.len(), 2);
-        assert!(metas.iter().all(|meta| meta.db != "local" && meta.name != "system.sessions"));
+        assert!(
+            metas
+                .iter()
+                .all(|meta| meta.db != "local" && meta.name != "system.sessions")
+        );
         let scan = kept.last_poll.as_ref().and_then(|poll| poll.scan).unwrap();
-        assert!(scan.documents >= 10_000 / 2 && scan.bytes_estimated > 30 << 20, "{scan:?}");
+        assert!(
+            scan.documents >= 10_000 / 2 && scan.bytes_estimated > 30 << 20,
+            "{scan:?}"
+        );
     }
     agent.stop().await;
 }
@@ -134,9 +182,19 @@ async fn documents_asked_for_are_read_by_id_whatever_their_type_and_collation() 
     let set = ReplicaSet::start(1, &[]).await;
     let client = set.client().await;
     let db = client.database("shop");
-    db.run_command(doc! { "create": "c", "collation": { "locale": "en", "strength": 2 } }).await.unwrap();
-    let given = [rawdoc! { "_id": "a" }, rawdoc! { "_id": "B" }, rawdoc! { "_id": 5_i64 }, rawdoc! { "_id": { "k": 1 } }];
-    db.collection::<RawDocumentBuf>("c").insert_many(given.clone()).await.unwrap();
+    db.run_command(doc! { "create": "c", "collation": { "locale": "en", "strength": 2 } })
+        .await
+        .unwrap();
+    let given = [
+        rawdoc! { "_id": "a" },
+        rawdoc! { "_id": "B" },
+        rawdoc! { "_id": 5_i64 },
+        rawdoc! { "_id": { "k": 1 } },
+    ];
+    db.collection::<RawDocumentBuf>("c")
+        .insert_many(given.clone())
+        .await
+        .unwrap();
     let receiver = Receiver::start(&host).await;
     protect(&receiver, &set.uri());
     let agent = Agent::start(&host, &receiver);
@@ -144,23 +202,56 @@ async fn documents_asked_for_are_read_by_id_whatever_their_type_and_collation() 
     let before = check::newest(&client).await;
     {
         let mut kept = receiver.kept();
-        let collection = kept.begun.as_ref().unwrap().1.iter().find(|meta| meta.name == "c").unwrap().uuid;
-        let hex = |id: RawDocumentBuf| id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let ids = [rawdoc! { "_id": "a" }, rawdoc! { "_id": "b" }, rawdoc! { "_id": 5.0 }, rawdoc! { "_id": { "k": 1 } }];
+        let collection = kept
+            .begun
+            .as_ref()
+            .unwrap()
+            .1
+            .iter()
+            .find(|meta| meta.name == "c")
+            .unwrap()
+            .uuid;
+        let hex = |id: RawDocumentBuf| {
+            id.as_bytes()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
+        let ids = [
+            rawdoc! { "_id": "a" },
+            rawdoc! { "_id": "b" },
+            rawdoc! { "_id": 5.0 },
+            rawdoc! { "_id": { "k": 1 } },
+        ];
         let gone = headwater_model::CollectionUuid([9; 16]);
         kept.fetch = vec![
-            FetchRequest { request: 7, collection, ids: ids.into_iter().map(hex).collect() },
-            FetchRequest { request: 8, collection: gone, ids: vec![hex(rawdoc! { "_id": 1 })] },
+            FetchRequest {
+                request: 7,
+                collection,
+                ids: ids.into_iter().map(hex).collect(),
+            },
+            FetchRequest {
+                request: 8,
+                collection: gone,
+                ids: vec![hex(rawdoc! { "_id": 1 })],
+            },
         ];
     }
-    until("the requests are answered", || async { receiver.kept().answers.len() == 2 }).await;
-    let kept = receiver.kept();
-    let (header, found) = &kept.answers[&7];
-    assert!(header.observed.ts >= before, "{} {before}", header.observed);
-    let found: Vec<&RawDocument> = found.iter().map(|bytes| RawDocument::from_bytes(bytes).unwrap()).collect();
-    assert_eq!(found.len(), 3, "\"b\" is not \"B\"");
-    assert!(given.iter().filter(|given| found.contains(&given.as_ref())).count() == 3);
-    assert_eq!(kept.answers[&8].0.count, 0);
-    drop(kept);
+    until("the requests are answered", || async {
+        receiver.kept().answers.len() == 2
+    })
+    .await;
+    {
+        let kept = receiver.kept();
+        let (header, found) = &kept.answers[&7];
+        assert!(header.observed.ts >= before, "{} {before}", header.observed);
+        let found: Vec<&RawDocument> = found
+            .iter()
+            .map(|bytes| RawDocument::from_bytes(bytes).unwrap())
+            .collect();
+        assert_eq!(found.len(), 3, "\"b\" is not \"B\"");
+        assert!(given.iter().filter(|given| found.contains(&given.as_ref())).count() == 3);
+        assert_eq!(kept.answers[&8].0.count, 0);
+    }
     agent.stop().await;
 }

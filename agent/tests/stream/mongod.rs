@@ -12,11 +12,16 @@ use tokio::process::{Child, Command};
 const VERSION: &str = "6.0.5";
 
 fn binary() -> PathBuf {
-    let cache = std::env::var_os("HEADWATER_CACHE").map(PathBuf::from).unwrap_or_else(|| {
-        PathBuf::from(std::env::var_os("HOME").expect("HOME or HEADWATER_CACHE")).join(".cache/headwater")
-    });
+    let cache = std::env::var_os("HEADWATER_CACHE")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            PathBuf::from(std::env::var_os("HOME").expect("HOME or HEADWATER_CACHE")).join(".cache/headwater")
+        });
     let path = cache.join("mongod").join(VERSION).join("bin/mongod");
-    assert!(path.exists(), "there is no mongod {VERSION}; install it with: cargo xtask mongod install");
+    assert!(
+        path.exists(),
+        "there is no mongod {VERSION}; install it with: cargo xtask mongod install"
+    );
     path
 }
 
@@ -31,11 +36,20 @@ pub struct Mongod {
 impl Mongod {
     /// Starts one and waits until it answers.
     pub async fn start(arguments: &[&str]) -> Mongod {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let folder = TempDir::new().unwrap();
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let process = spawn(port, &folder, &arguments);
-        let server = Mongod { port, process, folder, arguments };
+        let server = Mongod {
+            port,
+            process,
+            folder,
+            arguments,
+        };
         server.answers().await;
         server
     }
@@ -68,7 +82,14 @@ impl Mongod {
 fn spawn(port: u16, folder: &TempDir, arguments: &[String]) -> Child {
     let log = folder.path().join("mongod.log");
     Command::new(binary())
-        .args(["--port", &port.to_string(), "--bind_ip", "127.0.0.1", "--wiredTigerCacheSizeGB", "0.25"])
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind_ip",
+            "127.0.0.1",
+            "--wiredTigerCacheSizeGB",
+            "0.25",
+        ])
         .arg("--dbpath")
         .arg(folder.path())
         .arg("--logpath")
@@ -113,12 +134,19 @@ impl ReplicaSet {
             started.push(Mongod::start(&arguments).await);
         }
         let set = ReplicaSet { members: started };
-        let list: Vec<Document> = set.members.iter().enumerate()
+        let list: Vec<Document> = set
+            .members
+            .iter()
+            .enumerate()
             .map(|(id, member)| doc! { "_id": id as i32, "host": member.address() })
             .collect();
         let config = doc! { "_id": "rs0", "members": list, "settings": { "electionTimeoutMillis": 2000 } };
         let first = set.members[0].direct().await;
-        first.database("admin").run_command(doc! { "replSetInitiate": config }).await.unwrap();
+        first
+            .database("admin")
+            .run_command(doc! { "replSetInitiate": config })
+            .await
+            .unwrap();
         until("a primary", || async {
             let hello = first.database("admin").run_command(doc! { "hello": 1 }).await.unwrap();
             hello.get_bool("isWritablePrimary").unwrap()
@@ -135,7 +163,10 @@ impl ReplicaSet {
         let config = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": member.address() }] };
         admin.run_command(doc! { "replSetInitiate": config }).await.unwrap();
         let root = doc! { "createUser": "root", "pwd": "root", "roles": ["root"] };
-        until("the first user is made", || async { admin.run_command(root.clone()).await.is_ok() }).await;
+        until("the first user is made", || async {
+            admin.run_command(root.clone()).await.is_ok()
+        })
+        .await;
         ReplicaSet { members: vec![member] }
     }
 

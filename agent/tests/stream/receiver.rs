@@ -61,7 +61,10 @@ impl Receiver {
     pub async fn start(host: &Host) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let receiver = Receiver { url, kept: Arc::default() };
+        let receiver = Receiver {
+            url,
+            kept: Arc::default(),
+        };
         let (served, host_of_connections) = (receiver.clone(), host.clone());
         drop(host.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -88,7 +91,11 @@ impl Receiver {
                 }
             };
             let text = String::from_utf8_lossy(&buffer[..head]).to_lowercase();
-            let path = String::from_utf8_lossy(&buffer[..head]).split(' ').nth(1).unwrap_or_default().to_owned();
+            let path = String::from_utf8_lossy(&buffer[..head])
+                .split(' ')
+                .nth(1)
+                .unwrap_or_default()
+                .to_owned();
             let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
             let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
             while buffer.len() < head + length {
@@ -161,7 +168,9 @@ impl Kept {
         let call = path.strip_prefix("/agent/v1/").unwrap_or_default();
         if call == "orders" {
             self.order_faults = read::<OrdersRequest>(&body)?.faults;
-            return json(&OrdersReply { deployments: self.orders.clone() });
+            return json(&OrdersReply {
+                deployments: self.orders.clone(),
+            });
         }
         let call = call.splitn(3, '/').nth(2).unwrap_or_default();
         match call {
@@ -188,7 +197,10 @@ impl Kept {
                 self.faults.extend(poll.fault.iter().map(|fault| format!("{fault:?}")));
                 let reopen = poll.incarnation != self.incarnation;
                 self.last_poll = Some(poll);
-                json(&PollReply { reopen, fetch: self.fetch.clone() })
+                json(&PollReply {
+                    reopen,
+                    fetch: self.fetch.clone(),
+                })
             }
             other => Err(Refusal::new(RefusalKind::NotFound, other)),
         }
@@ -205,17 +217,25 @@ impl Kept {
     fn open(&mut self, _request: OpenRequest) -> Answer {
         let begun = self.begun.as_ref().map(|(_, metas)| SyncBegun {
             collections: metas.iter().map(|meta| meta.uuid).collect(),
-            parts: self.parts.iter().map(|((collection, part), arrived)| PartProgress {
-                collection: *collection,
-                part: *part,
-                next_number: arrived.checksums.len() as u32,
-                resume: arrived.resume.clone(),
-                done: arrived.done,
-            }).collect(),
+            parts: self
+                .parts
+                .iter()
+                .map(|((collection, part), arrived)| PartProgress {
+                    collection: *collection,
+                    part: *part,
+                    next_number: arrived.checksums.len() as u32,
+                    resume: arrived.resume.clone(),
+                    done: arrived.done,
+                })
+                .collect(),
             ended: self.ended.is_some(),
         });
         let sync = self.ended.is_none().then_some(SyncOrder { begun });
-        json(&OpenReply { incarnation: self.incarnation, sync, tail: self.tip.clone() })
+        json(&OpenReply {
+            incarnation: self.incarnation,
+            sync,
+            tail: self.tip.clone(),
+        })
     }
 
     fn begin(&mut self, body: Bytes) -> Answer {
@@ -223,10 +243,15 @@ impl Kept {
         let header: SyncBeginHeader = frame.header().unwrap();
         self.current(header.incarnation)?;
         let payload = frame.payload().unwrap();
-        let metas = documents(&payload).map(|item| bson::deserialize_from_slice(item.unwrap()).unwrap()).collect();
+        let metas = documents(&payload)
+            .map(|item| bson::deserialize_from_slice(item.unwrap()).unwrap())
+            .collect();
         match &self.begun {
             None => {
-                self.tip = Some(TailOrder { after: header.tail_after, previous_slice: String::new() });
+                self.tip = Some(TailOrder {
+                    after: header.tail_after,
+                    previous_slice: String::new(),
+                });
                 self.begun = Some((header, metas));
                 json(&Accepted {})
             }
@@ -240,7 +265,10 @@ impl Kept {
         self.current(header.incarnation)?;
         let items = divided(&frame, header.count)?;
         if header.count == 0 && !header.last {
-            return Err(Refusal::new(RefusalKind::Invalid, "an empty slice that is not the last"));
+            return Err(Refusal::new(
+                RefusalKind::Invalid,
+                "an empty slice that is not the last",
+            ));
         }
         let arrived = self.parts.entry((header.collection, header.part)).or_default();
         match arrived.checksums.get(header.number as usize) {
@@ -271,9 +299,15 @@ impl Kept {
             }
             self.entries.extend(divided(&frame, header.count)?);
             self.slices += 1;
-            self.tip = Some(TailOrder { after: header.last, previous_slice: checksum });
+            self.tip = Some(TailOrder {
+                after: header.last,
+                previous_slice: checksum,
+            });
         }
         let tip = self.tip.clone().unwrap();
-        json(&OplogAck { tip: tip.after, tip_slice: tip.previous_slice })
+        json(&OplogAck {
+            tip: tip.after,
+            tip_slice: tip.previous_slice,
+        })
     }
 }

@@ -15,7 +15,9 @@ use crate::receiver::Receiver;
 async fn write_on(client: Client, rounds: i32) {
     let collection = client.database("shop").collection::<Document>("c");
     for round in 0..rounds {
-        let _ = collection.insert_one(doc! { "_id": round, "text": "x".repeat(1000) }).await;
+        let _ = collection
+            .insert_one(doc! { "_id": round, "text": "x".repeat(1000) })
+            .await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -59,7 +61,12 @@ async fn a_truncated_oplog_is_reported_as_lost_history_and_a_new_incarnation_sta
     until("the oplog is truncated beyond the tip", || async {
         let documents = (0..20).map(|_| doc! { "text": "x".repeat(100 << 10) });
         collection.insert_many(documents).await.unwrap();
-        let oldest = oplog.find_one(doc! {}).sort(doc! { "$natural": 1 }).await.unwrap().unwrap();
+        let oldest = oplog
+            .find_one(doc! {})
+            .sort(doc! { "$natural": 1 })
+            .await
+            .unwrap()
+            .unwrap();
         headwater_model::Ts::from(oldest.get_timestamp("ts").unwrap()) > tip.ts
     })
     .await;
