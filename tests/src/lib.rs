@@ -1,1 +1,37 @@
-//! The bed for end-to-end tests.
+//! The bed: what end-to-end tests lie on. Real mongods, a seeded workload, an independent oracle, an exact comparer,
+//! and the `headwater` binary as a user runs it.
+//!
+//! ```no_run
+//! use headwater_tests::{Bed, ReplicaSetSpec, Scope, WorkloadSpec, Workload, contents, replay};
+//!
+//! # async fn example() -> anyhow::Result<()> {
+//! let bed = Bed::new().await?;
+//! let source = bed.replica_set(ReplicaSetSpec::single("6.0.5")).await?;
+//! let workload = Workload::start(&source, WorkloadSpec::seeded(1)).await?;
+//! let middle = source.mark("middle").await?;
+//! workload.stop().await?;
+//! let model = replay::to(&bed, &source, middle).await?;
+//! let wanted = contents::read(model.client(), Scope::Everything).await?;
+//! # let _ = wanted; Ok(())
+//! # }
+//! ```
+
+pub mod bed;
+pub mod contents;
+pub mod corpus;
+pub mod headwater;
+pub mod mongod;
+pub mod process;
+pub mod replay;
+pub mod replica_set;
+pub mod until;
+pub mod workload;
+
+pub use bed::{Bed, versions};
+pub use contents::{Contents, Scope};
+pub use headwater::Headwater;
+pub use mongod::{Mongod, MongodSpec};
+pub use process::Process;
+pub use replica_set::{ReplicaSet, ReplicaSetSpec};
+pub use until::until;
+pub use workload::{Workload, WorkloadSpec};

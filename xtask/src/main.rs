@@ -1,2 +1,93 @@
-//! The tasks of this project.
-fn main() {}
+//! The chores of this workspace: `cargo xtask --help`.
+
+mod chores;
+mod test;
+mod verify;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use xtask::mongod;
+
+#[derive(Parser)]
+#[command(about = "The chores of this workspace")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Runs every test, after installing what the tests need.
+    Test {
+        /// On every version of mongod known, not only on the two newest.
+        #[arg(long)]
+        matrix: bool,
+    },
+    /// Checks everything: formatting, lints, house rules, documentation, tests, dependencies.
+    Verify,
+    /// Shows a backup and a restore on a real replica set.
+    Demo,
+    /// Measures.
+    Bench,
+    /// Real mongods for tests and demos.
+    #[command(subcommand)]
+    Mongod(MongodChore),
+}
+
+#[derive(Subcommand)]
+enum MongodChore {
+    /// Installs mongods into the cache folder and prints where they are.
+    Install {
+        /// Versions, or `all`; without any, those that every test run needs.
+        versions: Vec<String>,
+    },
+    /// Starts a replica set to play with, prints its connection string, and ends it at Ctrl-C.
+    Start {
+        /// Version.
+        #[arg(default_value = mongod::DEFAULT_VERSIONS[0])]
+        version: String,
+        /// Members.
+        #[arg(long, default_value_t = 1)]
+        members: usize,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().chore {
+        Chore::Test { matrix } => test::run(matrix),
+        Chore::Verify => verify::run(),
+        Chore::Demo => bail!("the demo is not written yet"),
+        Chore::Bench => bail!("the measurements are not written yet"),
+        Chore::Mongod(MongodChore::Install { versions }) => install(&versions),
+        Chore::Mongod(MongodChore::Start { version, members }) => start(&version, members),
+    }
+}
+
+fn install(versions: &[String]) -> Result<()> {
+    let versions: Vec<&str> = match versions {
+        [] => mongod::DEFAULT_VERSIONS.to_vec(),
+        [all] if all == "all" => mongod::RELEASES.iter().map(|release| release.version).collect(),
+        some => some.iter().map(String::as_str).collect(),
+    };
+    for version in versions {
+        println!("{} {}", version, mongod::install(version)?.program.display());
+    }
+    Ok(())
+}
+
+fn start(version: &str, members: usize) -> Result<()> {
+    mongod::install(version)?;
+    let members = members.to_string();
+    chores::cargo(&[
+        "run",
+        "--quiet",
+        "--package",
+        "headwater-tests",
+        "--bin",
+        "bed",
+        "--",
+        version,
+        &members,
+    ])
+    .run()
+}

@@ -1,0 +1,33 @@
+//! `cargo xtask test`: every test, with everything the tests need.
+
+use anyhow::Result;
+use xtask::mongod;
+
+use crate::chores::{cargo, has};
+
+/// Installs mongods, builds the binary, runs the tests of all rooms and those in the documentation.
+///
+/// `matrix` runs the tests that are meant for every version on every version known.
+pub fn run(matrix: bool) -> Result<()> {
+    let versions: Vec<&str> = if matrix {
+        mongod::RELEASES.iter().map(|release| release.version).collect()
+    } else {
+        mongod::DEFAULT_VERSIONS.to_vec()
+    };
+    for version in &versions {
+        mongod::install(version)?;
+    }
+    cargo(&["build", "--package", "headwater"]).run()?;
+    let tests = if has("nextest") {
+        let profile = if std::env::var_os("CI").is_some() {
+            "ci"
+        } else {
+            "default"
+        };
+        cargo(&["nextest", "run", "--workspace", "--profile", profile])
+    } else {
+        cargo(&["test", "--workspace", "--lib", "--bins", "--tests"])
+    };
+    tests.with("HEADWATER_MONGOD_VERSIONS", versions.join(",")).run()?;
+    cargo(&["test", "--workspace", "--doc"]).run()
+}
