@@ -68,6 +68,7 @@ pub fn exit_of(kind: RefusalKind) -> Exit {
         RefusalKind::NotFound => Exit::NotFound,
         RefusalKind::Invalid => Exit::Usage,
         RefusalKind::Gap | RefusalKind::Stale | RefusalKind::Conflict => Exit::Conflict,
+        RefusalKind::NotRestorable => Exit::NotRestorable,
         RefusalKind::Unavailable | RefusalKind::StoreFull => Exit::Retry,
         RefusalKind::Internal => Exit::Failed,
     }
@@ -78,6 +79,7 @@ impl From<Refusal> for Failure {
         let failure = Failure::new(exit_of(refusal.kind), refusal.message);
         match failure.exit {
             Exit::Auth => failure.help("give the key with --key-file or HEADWATER_KEY_FILE"),
+            Exit::NotRestorable => failure.help("`headwater timeline NAME` shows what can be restored"),
             Exit::Retry => failure.help("run the same command again later"),
             Exit::Failed => failure.help("the log of the daemon has the details"),
             _ => failure,
@@ -115,6 +117,7 @@ mod tests {
             (RefusalKind::Gap, 5),
             (RefusalKind::Stale, 5),
             (RefusalKind::Conflict, 5),
+            (RefusalKind::NotRestorable, 8),
             (RefusalKind::Unavailable, 75),
             (RefusalKind::StoreFull, 75),
             (RefusalKind::Internal, 1),

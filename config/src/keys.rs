@@ -15,7 +15,7 @@ impl Key {
         self.path.split_once('.').map_or("", |(section, _)| section)
     }
 
-    /// Its name in the environment: `oplog.sliceMaxAge` is `HEADWATER_OPLOG_SLICE_MAX_AGE`.
+    /// Its name in the environment: `head.memtableBudget` is `HEADWATER_HEAD_MEMTABLE_BUDGET`.
     pub fn variable(&self) -> String {
         let mut out = String::from("HEADWATER_");
         for c in self.path.chars() {
@@ -59,33 +59,14 @@ pub const HEAD_BLOCK_CACHE: Key = Key {
     path: "head.blockCache",
     meaning: "blocks held in memory",
 };
-/// When an oplog slice is closed by age.
-pub const OPLOG_SLICE_MAX_AGE: Key = Key {
-    path: "oplog.sliceMaxAge",
-    meaning: "an oplog slice is shipped at this age at the latest",
-};
-/// When an oplog slice is closed by size.
-pub const OPLOG_SLICE_TARGET: Key = Key {
-    path: "oplog.sliceTarget",
-    meaning: "an oplog slice is shipped once it holds this much",
-};
-/// When a sync slice is closed.
-pub const SYNC_SLICE_TARGET: Key = Key {
-    path: "sync.sliceTarget",
-    meaning: "a sync slice is shipped once it holds this much",
-};
-
 /// All of them, in the order of the example file.
-pub const KEYS: [Key; 9] = [
+pub const KEYS: [Key; 6] = [
     NODE_DIR,
     NET_LISTEN,
     STORE_URI,
     SNAPSHOTS_INTERVAL,
     HEAD_MEMTABLE_BUDGET,
     HEAD_BLOCK_CACHE,
-    OPLOG_SLICE_MAX_AGE,
-    OPLOG_SLICE_TARGET,
-    SYNC_SLICE_TARGET,
 ];
 
 #[cfg(test)]
@@ -94,7 +75,7 @@ mod tests {
 
     #[test]
     fn names_in_the_environment_follow_from_the_path() {
-        assert_eq!(OPLOG_SLICE_MAX_AGE.variable(), "HEADWATER_OPLOG_SLICE_MAX_AGE");
+        assert_eq!(HEAD_MEMTABLE_BUDGET.variable(), "HEADWATER_HEAD_MEMTABLE_BUDGET");
         assert_eq!(NODE_DIR.variable(), "HEADWATER_NODE_DIR");
         assert_eq!(NODE_DIR.section(), "node");
     }

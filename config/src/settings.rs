@@ -33,12 +33,6 @@ pub struct Settings {
     pub memtable_budget_bytes: usize,
     /// Bytes of blocks held in memory.
     pub block_cache_bytes: usize,
-    /// An oplog slice closes at this age, in milliseconds…
-    pub oplog_slice_max_age_ms: u64,
-    /// …or at this size.
-    pub oplog_slice_target_bytes: usize,
-    /// A sync slice closes at this size.
-    pub sync_slice_target_bytes: usize,
 }
 
 /// Where backups rest.
@@ -143,17 +137,6 @@ impl Settings {
             })?,
             block_cache_bytes: lookup.get(keys::HEAD_BLOCK_CACHE, limits::BLOCK_CACHE_BYTES, |text| {
                 size_between(text, MIB, 64 << 30)
-            })?,
-            oplog_slice_max_age_ms: lookup.get(keys::OPLOG_SLICE_MAX_AGE, limits::OPLOG_SLICE_MAX_AGE_MS, |text| {
-                time_between(text, "10ms", "10s")
-            })?,
-            oplog_slice_target_bytes: lookup.get(
-                keys::OPLOG_SLICE_TARGET,
-                limits::OPLOG_SLICE_TARGET_BYTES,
-                |text| size_between(text, 64 << 10, limits::SYNC_SLICE_MAX_BYTES),
-            )?,
-            sync_slice_target_bytes: lookup.get(keys::SYNC_SLICE_TARGET, limits::SYNC_SLICE_TARGET_BYTES, |text| {
-                size_between(text, 64 << 10, limits::SYNC_SLICE_MAX_BYTES)
             })?,
             dir,
         })
@@ -337,7 +320,7 @@ mod tests {
                 "only folders are supported; write file:/path/to/folder",
             ),
             ("snapshots:\n  interval: 1s\n", "1s is outside 1m to 52w"),
-            ("oplog:\n  sliceTarget: 1GiB\n", "1GiB is outside 64 to 15360 KiB"),
+            ("head:\n  blockCache: 1KiB\n", "1KiB is outside 1024 to"),
             ("head:\n  memtableBudget: many\n", "\"many\" is no byte count"),
         ] {
             let error = from_file(text).unwrap_err().to_string();
@@ -347,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_fault_in_the_environment_names_the_variable() {
-        let env = |name: &str| (name == "HEADWATER_OPLOG_SLICE_MAX_AGE").then(|| "1h".to_owned());
+        let env = |name: &str| (name == "HEADWATER_HEAD_BLOCK_CACHE").then(|| "1h".to_owned());
         let error = Settings::resolve(&Sources {
             flags: vec![],
             env: &env,
@@ -356,7 +339,7 @@ mod tests {
         .unwrap_err()
         .to_string();
         assert!(
-            error.starts_with("HEADWATER_OPLOG_SLICE_MAX_AGE: oplog.sliceMaxAge"),
+            error.starts_with("HEADWATER_HEAD_BLOCK_CACHE: head.blockCache"),
             "{error}"
         );
     }

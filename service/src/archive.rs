@@ -55,14 +55,18 @@ mod tests {
 
     async fn served(fails: web::Data<bool>) -> HttpResponse {
         let (tx, rx) = mpsc::channel(4);
-        tx.send(Ok(Bytes::from_static(b"first"))).await.unwrap();
-        tx.send(Ok(Bytes::new())).await.unwrap();
-        tx.send(Ok(Bytes::from_static(b"second"))).await.unwrap();
-        if **fails {
-            tx.send(Err(Refusal::new(RefusalKind::Internal, "block damaged")))
-                .await
-                .unwrap();
-        }
+        actix_web::rt::spawn(async move {
+            for piece in [&b"first"[..], b"", b"second"] {
+                tx.send(Ok(Bytes::from_static(piece))).await.unwrap();
+            }
+            // What was sent before shall have left: a failure midway, not at the beginning.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            if **fails {
+                tx.send(Err(Refusal::new(RefusalKind::Internal, "block damaged")))
+                    .await
+                    .unwrap();
+            }
+        });
         response(rx)
     }
 
@@ -105,7 +109,7 @@ mod tests {
     #[actix_web::test]
     async fn an_archive_that_fails_midway_never_ends_with_the_closing_chunk() {
         let answer = received(true).await;
-        assert!(answer.starts_with(b"HTTP/1.1 200"));
+        assert!(answer.starts_with(b"HTTP/1.1 200") && holds(&answer, b"second"));
         assert!(!holds(&answer, CLOSING_CHUNK), "{}", String::from_utf8_lossy(&answer));
     }
 }

@@ -159,6 +159,7 @@ mod tests {
             (RefusalKind::Gap, 409),
             (RefusalKind::Stale, 409),
             (RefusalKind::Conflict, 409),
+            (RefusalKind::NotRestorable, 422),
             (RefusalKind::Unavailable, 503),
             (RefusalKind::StoreFull, 507),
             (RefusalKind::Internal, 500),

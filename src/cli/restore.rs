@@ -10,7 +10,7 @@ use headwater_protocol::admin::{At, Destination, Rename, RestorePlanView, Restor
 
 use crate::cli::archive::Sink;
 use crate::cli::progress::Progress;
-use crate::cli::{restores, timeline};
+use crate::cli::restores;
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -126,7 +126,7 @@ impl Restore {
             sink.check()?;
         }
         let request = self.request();
-        let plan = self.plan(client, &request).await?;
+        let plan: RestorePlanView = client.post(&self.path("restores/plan"), &request).await?;
         if self.dry_run {
             return format.print(&plan, plan_text);
         }
@@ -167,39 +167,6 @@ impl Restore {
             rename: self.ns_rename.clone(),
             with_users: self.with_users,
             drop: self.drop,
-        }
-    }
-
-    /// The plan. A refusal is told apart: an instant that no range holds is a matter of its own.
-    async fn plan(&self, client: &Client, request: &RestoreRequest) -> Outcome<RestorePlanView> {
-        let refused = match client.post(&self.path("restores/plan"), request).await {
-            Err(failure) if matches!(failure.exit, Exit::Usage | Exit::NotFound | Exit::Conflict) => failure,
-            outcome => return outcome,
-        };
-        let Ok(timeline) = timeline::of(client, &self.source.deployment).await else {
-            return Err(refused);
-        };
-        match timeline::nearest_to(&self.at, &timeline, self.source.set.as_deref()) {
-            None => Err(refused),
-            Some(nearest) => {
-                let known = nearest
-                    .iter()
-                    .map(|p| instants::position(*p))
-                    .collect::<Vec<_>>()
-                    .join(" and ");
-                let help = match nearest.len() {
-                    0 => "nothing can be restored yet; see `headwater status`".to_owned(),
-                    _ => format!(
-                        "the nearest restorable: {known}; see `headwater timeline {}`",
-                        self.source.deployment
-                    ),
-                };
-                Err(Failure {
-                    exit: Exit::NotRestorable,
-                    ..refused
-                }
-                .help(help))
-            }
         }
     }
 
