@@ -141,6 +141,8 @@ fn finish(insert: Option<Insert>) -> Result<()> {
     Ok(())
 }
 
+const STATES: [&str; 4] = ["open", "paid", "sent", "returned"];
+
 const WORDS: [&str; 32] = [
     "river", "spring", "stone", "mill", "bridge", "water", "valley", "meadow", "harbour", "copper", "silver", "letter",
     "window", "garden", "winter", "summer", "market", "basket", "leather", "candle", "orange", "violet", "north",
@@ -196,7 +198,7 @@ fn order(number: u64, rng: &mut StdRng) -> bson::Document {
         "_id": object_id(number, rng),
         "customer": rng.gen_range(0..400_000_i64),
         "placed": moment(rng),
-        "state": ["open", "paid", "sent", "returned"][rng.gen_range(0..4)],
+        "state": STATES[rng.gen_range(0..STATES.len())],
         "lines": lines,
         "remark": if rng.gen_bool(0.2) { Bson::String(words(rng, 20)) } else { Bson::Null },
     }
