@@ -50,31 +50,31 @@ struct Kind {
 const KINDS: [Kind; 6] = [
     Kind {
         collection: "customers",
-        count: 400_000,
+        count: 700_000,
         make: customer,
         indexes: &["email", "address.city"],
     },
     Kind {
         collection: "orders",
-        count: 1_000_000,
+        count: 1_900_000,
         make: order,
         indexes: &["customer", "placed"],
     },
     Kind {
         collection: "events",
-        count: 4_000_000,
+        count: 7_500_000,
         make: event,
         indexes: &["at"],
     },
     Kind {
         collection: "articles",
-        count: 60_000,
+        count: 110_000,
         make: article,
         indexes: &["tags"],
     },
     Kind {
         collection: "pictures",
-        count: 3_000,
+        count: 5_500,
         make: picture,
         indexes: &[],
     },
