@@ -61,10 +61,10 @@ impl Writer {
     /// Prepares as a shard would, lets others write meanwhile, then decides.
     async fn decide_prepared(&mut self, session: &mut ClientSession) -> (&'static str, Result<()>) {
         let admin = self.client.database("admin");
-        let prepared = admin
-            .run_command(doc! { "prepareTransaction": 1 })
-            .session(&mut *session)
-            .await;
+        // Waiting for a majority here may never end: a waiting global lock of another writer stops the flush of the
+        // journal that would make one, and that lock waits for this transaction.
+        let prepare = doc! { "prepareTransaction": 1, "writeConcern": { "w": 1, "j": false } };
+        let prepared = admin.run_command(prepare).session(&mut *session).await;
         let prepared = prepared
             .map_err(anyhow::Error::from)
             .and_then(|reply| Ok(reply.get_timestamp("prepareTimestamp")?));
