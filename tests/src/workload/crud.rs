@@ -92,9 +92,15 @@ impl Writer {
         let document = document(&mut self.rng);
         let filter = doc! { "_id": document.get("_id") };
         match self.rng.gen_range(0..3) {
-            0 => drop(collection.insert_one(document).await?),
-            1 => drop(collection.update_one(filter, modifiers(&mut self.rng)).await?),
-            _ => drop(collection.delete_one(filter).await?),
+            0 => {
+                collection.insert_one(document).await?;
+            }
+            1 => {
+                collection.update_one(filter, modifiers(&mut self.rng)).await?;
+            }
+            _ => {
+                collection.delete_one(filter).await?;
+            }
         }
         Ok(())
     }

@@ -118,16 +118,16 @@ impl Writer {
 
     fn index(&mut self) -> Document {
         let mut index = doc! { "name": format!("index {}", self.rng.gen_range(0..5)) };
-        match self.rng.gen_range(0..7) {
-            0 => drop(index.insert("key", doc! { "a": 1, "o.p": -1 })),
-            1 => drop(index.extend(doc! { "key": { "count": 1 }, "sparse": true })),
-            2 => drop(index.extend(doc! { "key": { "a": 1 }, "partialFilterExpression": { "a": { "$gt": 3 } } })),
-            3 => drop(index.insert("key", doc! { "s": "hashed" })),
-            4 => drop(index.insert("key", doc! { "$**": 1 })),
-            5 => drop(index.extend(doc! { "key": { "s": 1 }, "collation": { "locale": "de", "strength": 1 } })),
+        index.extend(match self.rng.gen_range(0..7) {
+            0 => doc! { "key": { "a": 1, "o.p": -1 } },
+            1 => doc! { "key": { "count": 1 }, "sparse": true },
+            2 => doc! { "key": { "a": 1 }, "partialFilterExpression": { "a": { "$gt": 3 } } },
+            3 => doc! { "key": { "s": "hashed" } },
+            4 => doc! { "key": { "$**": 1 } },
+            5 => doc! { "key": { "s": 1 }, "collation": { "locale": "de", "strength": 1 } },
             // Far in the future: nothing expires while a test runs.
-            _ => drop(index.extend(doc! { "key": { "when": 1 }, "expireAfterSeconds": 1_000_000_000 })),
-        }
+            _ => doc! { "key": { "when": 1 }, "expireAfterSeconds": 1_000_000_000 },
+        });
         index
     }
 

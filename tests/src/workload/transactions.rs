@@ -42,17 +42,19 @@ impl Writer {
             let collection = self.database().collection::<Document>(name);
             let filter = doc! { "_id": id(&mut self.rng) };
             match self.rng.gen_range(0..10) {
-                0..4 => drop(
+                0..4 => {
                     collection
                         .insert_one(document(&mut self.rng))
                         .session(&mut *session)
-                        .await?,
-                ),
+                        .await?;
+                }
                 4..8 => {
                     let update = modifiers(&mut self.rng);
-                    drop(collection.update_one(filter, update).session(&mut *session).await?);
+                    collection.update_one(filter, update).session(&mut *session).await?;
                 }
-                _ => drop(collection.delete_one(filter).session(&mut *session).await?),
+                _ => {
+                    collection.delete_one(filter).session(&mut *session).await?;
+                }
             }
         }
         Ok(())
