@@ -40,8 +40,15 @@ impl Backup {
 
     /// What the bearer of this key may do; `None` for an unknown key.
     pub fn role_of(&self, key: &str) -> Option<KeyRole> {
-        let hash = headwater_cluster::keys::hash(key);
-        self.node.ground.control.state().keys.get(&hash).copied()
+        self.node.ground.control.state().keys.get(&key_hash(key)).copied()
+    }
+
+    /// Lets the bearer of a key in; again with the same role is no change.
+    pub async fn admit(&self, key: &str, role: KeyRole) -> Result<(), Refusal> {
+        if self.role_of(key) == Some(role) {
+            return Ok(());
+        }
+        submit(&self.node.ground.control, Command::AddKey { hash: key_hash(key), role }).await.map(|_| ())
     }
 
     /// Whether this node can serve.
@@ -338,6 +345,11 @@ impl Backup {
             }
         }
     }
+}
+
+/// As keys are kept: BLAKE3 in hexadecimal.
+fn key_hash(key: &str) -> String {
+    blake3::hash(key.as_bytes()).to_hex().to_string()
 }
 
 pub(crate) fn not_found(what: &str, which: impl std::fmt::Display) -> Refusal {

@@ -1,7 +1,5 @@
 //! The agent's side of a replica set: what arrives is checked, made durable, and only then acknowledged.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use headwater_cluster::Command;
 use headwater_cluster::ReplicaSet;
@@ -12,39 +10,31 @@ use headwater_protocol::agent::{
 };
 use headwater_protocol::frame::{Frame, FrameKind};
 use headwater_protocol::slices::{DocumentsHeader, SyncSliceHeader, documents};
-use headwater_store::oplog_store::AppendError;
-use headwater_store::sync_store::SliceError;
 
 use crate::board::{AgentWord, Fetched};
 use crate::commands::submit;
-use crate::set::{Set, Stores, refusal};
+use crate::set::{Set, Stores};
+use crate::trouble::{append_refusal, refusal, slice_refusal};
 
 impl Set {
     /// Answers `open`: what to send from where.
     pub async fn open_stream(&self) -> Result<OpenReply, Refusal> {
         let (_, record) = self.record()?;
         let stores = self.stores(record.incarnation).await.map_err(refusal)?;
-        let begun = stores.sync.begun().await.map_err(refusal)?;
-        let tail = match &begun {
-            Some(_) => stores.oplog.tip().await.map_err(refusal)?,
-            None => None,
-        };
-        let sync = match (record.phase, begun) {
+        let sync = match (record.phase, stores.sync.begun()) {
             (Phase::Starting | Phase::Transferring, Some((_, metas))) => Some(SyncOrder {
                 begun: Some(SyncBegun {
                     collections: metas.iter().map(|m| m.uuid).collect(),
-                    parts: stores.sync.progress().await.map_err(refusal)?,
-                    ended: stores.sync.ended().await.map_err(refusal)?.is_some(),
+                    parts: stores.sync.progress(),
+                    ended: stores.sync.ended().is_some(),
                 }),
             }),
             (Phase::Starting | Phase::Transferring, None) => Some(SyncOrder { begun: None }),
             _ => None,
         };
-        // Once the slices are gone `begun` is gone too, but the tail goes on.
-        let tail = match tail {
-            None if sync.is_none() => stores.oplog.tip().await.map_err(refusal)?,
-            tail => tail,
-        };
+        // An oplog may have been begun by an agent that died before its sync was: that one begins again elsewhere.
+        let begun = sync.as_ref().is_none_or(|order| order.begun.is_some());
+        let tail = if begun { stores.oplog.tip() } else { None };
         Ok(OpenReply { incarnation: record.incarnation, sync, tail })
     }
 
@@ -58,7 +48,7 @@ impl Set {
             return Err(Refusal::new(RefusalKind::Conflict, "this sync is past its transfer: open the stream again"));
         }
         stores.oplog.begin(header.tail_after).await.map_err(refusal)?;
-        stores.sync.begin(frame).await.map_err(slice_refusal)?;
+        stores.sync.begin(frame).await.map_err(refusal)?;
         self.advance(&record, Phase::Transferring).await?;
         Ok(Accepted {})
     }
@@ -82,8 +72,7 @@ impl Set {
         if record.phase > Phase::Transferring {
             return Ok(Accepted {});
         }
-        let stop = end.stop;
-        stores.sync.end(end).await.map_err(slice_refusal)?;
+        let stop = stores.sync.end(end).await.map_err(refusal)?.stop;
         let command = Command::SetSyncStop { set: self.id.clone(), incarnation: record.incarnation, stop };
         submit(&self.ground.control, command).await?;
         self.advance(&record, Phase::Building).await?;
@@ -97,20 +86,9 @@ impl Set {
         let header: headwater_protocol::slices::OplogSliceHeader = frame.header().map_err(invalid)?;
         self.same_set(&header.replica_set)?;
         let (_, stores) = self.current(header.incarnation).await?;
-        match stores.oplog.append(frame).await {
-            Ok(tip) => {
-                self.head_waker.wake();
-                Ok(OplogAck { tip: tip.after, tip_slice: tip.previous_slice })
-            }
-            Err(AppendError::Gap { tail }) => Err(Refusal {
-                kind: RefusalKind::Gap,
-                message: format!("the slice does not follow the last one stored: go on after {}", tail.after),
-                tail: Some(tail),
-            }),
-            Err(AppendError::Stale { detail }) => Err(Refusal::new(RefusalKind::Stale, detail)),
-            Err(AppendError::Invalid { detail }) => Err(Refusal::new(RefusalKind::Invalid, detail)),
-            Err(AppendError::Store(e)) => Err(refusal(e)),
-        }
+        let appended = stores.oplog.append(frame).await.map_err(append_refusal)?;
+        self.head_waker.wake();
+        Ok(OplogAck { tip: appended.tip.after, tip_slice: appended.tip.previous_slice })
     }
 
     /// Takes fetched documents.
@@ -205,24 +183,10 @@ impl Set {
     /// The optime from which a stalled or new head must go on, for status.
     pub async fn tip(&self, incarnation: Incarnation) -> Result<Option<Optime>, Refusal> {
         let stores = self.stores(incarnation).await.map_err(refusal)?;
-        Ok(stores.oplog.tip().await.map_err(refusal)?.map(|tip| tip.after))
+        Ok(stores.oplog.tip().map(|tip| tip.after))
     }
 }
 
 fn invalid(e: impl std::fmt::Display) -> Refusal {
     Refusal::new(RefusalKind::Invalid, e.to_string())
 }
-
-fn slice_refusal(e: SliceError) -> Refusal {
-    match e {
-        SliceError::Store(e) => refusal(e),
-        SliceError::OutOfOrder { next } => {
-            Refusal::new(RefusalKind::Conflict, format!("this part goes on with slice {next}: open the stream again"))
-        }
-        SliceError::Stale { detail } => Refusal::new(RefusalKind::Stale, detail),
-        SliceError::Invalid { detail } => Refusal::new(RefusalKind::Invalid, detail),
-    }
-}
-
-/// Shared by everything that works on a set.
-pub type SharedSet = Arc<Set>;

@@ -12,6 +12,7 @@ mod restores;
 pub mod set;
 mod supervisor;
 mod times;
+mod trouble;
 mod views;
 mod work;
 mod worker;

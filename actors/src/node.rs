@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, Addr, Arbiter};
+use headwater_cluster::Command;
 use headwater_model::ReplicaSetId;
 use headwater_protocol::agent::{OrdersRequest, Refusal, RefusalKind, StreamFault};
 
-use crate::set::{Ground, Set, refusal};
+use crate::commands::submit;
+use crate::set::{Ground, Set};
 use crate::supervisor::{Look, Supervisor};
+use crate::trouble::refusal;
 
 /// An agent that asked for orders.
 #[derive(Clone, Debug)]
@@ -45,7 +48,11 @@ impl Node {
             running: tokio::sync::Mutex::default(),
             agents: Mutex::default(),
         });
-        for id in node.ground.control.state().replica_sets.keys() {
+        let state = node.ground.control.state();
+        for (id, record) in &state.replica_sets {
+            // A new epoch: whatever a former process of this node still writes is refused.
+            let command = Command::Assign { set: id.clone(), node: node.ground.node, expected: record.epoch };
+            submit(&node.ground.control, command).await?;
             node.set(id).await?;
         }
         Ok(node)

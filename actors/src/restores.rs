@@ -4,23 +4,26 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
+use headwater_head::Image;
 use headwater_cluster::{Command, Response, Restore, RestoreState as State};
-use headwater_model::{Incarnation, Ts};
+use headwater_model::{Incarnation, Optime, Ts};
 use headwater_protocol::admin::{
     At, Destination, PlannedNamespace, RestorePlanView, RestoreRequest, RestoreState, RestoreView,
 };
 use headwater_protocol::agent::{Refusal, RefusalKind};
-use headwater_restore::materialize::{Ingredients, Materialized};
+use headwater_restore::materialize::{AtT, MaterializeFault};
 use headwater_restore::naming::{Chosen, Selection, choose};
 use headwater_restore::plan::{Base, NotRestorable, Plan, Proven, Wanted};
 use headwater_restore::source::{Source, views};
+use headwater_store::blocks::Blocks;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::backup::ArchiveStream;
 use crate::commands::submit;
-use crate::set::{Set, refusal};
+use crate::set::Set;
 use crate::times::rfc3339;
+use crate::trouble::refusal;
 use crate::views::redacted;
 use crate::work::head_store::blocks;
 
@@ -64,7 +67,7 @@ pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation
     let mut ranges = Vec::new();
     for incarnation in (1..=record.incarnation.0).map(Incarnation) {
         let stores = set.stores(incarnation).await.map_err(refusal)?;
-        if let Some((start, tip)) = stores.oplog.range().await.map_err(refusal)? {
+        if let Some((start, tip)) = stores.oplog.range() {
             ranges.push(Proven { incarnation, start, tip });
         }
     }
@@ -94,11 +97,11 @@ pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusa
     let plan = headwater_restore::plan::plan(&bases, &ranges, current, &wanted).map_err(not_restorable)?;
     let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;
     let base_only = Plan { until: plan.base.at.ts, ..plan.clone() };
-    let source = materialize(set, &base_only, None).await?;
-    let chosen = chosen(&*source, &selection).await?;
+    let source = materialize(set, &base_only, blocks(set)).await?;
+    let chosen = chosen(&source, &selection).await?;
     let (oplog_slices, oplog_bytes) = match plan.is_whole_image() {
         true => (0, 0),
-        false => stores.oplog.slices_between(plan.base.at, plan.until).await.map_err(refusal)?,
+        false => stores.oplog.slices_between(plan.base.at, Optime::new(plan.until, i64::MAX)),
     };
     let view = RestorePlanView {
         replica_set: set.id.clone(),
@@ -126,24 +129,21 @@ fn planned_namespace(item: &headwater_restore::naming::Item) -> PlannedNamespace
     }
 }
 
-/// Opens the base image and applies the oplog up to the plan's instant. `scratch` names a folder for what does not fit
-/// in memory; without it everything must.
-pub async fn materialize(set: &Set, plan: &Plan, scratch: Option<u64>) -> Result<Arc<Materialized>, Refusal> {
+/// Opens the base image and applies the oplog up to the plan's instant. `scratch` takes what does not fit in memory.
+pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Result<AtT, Refusal> {
     let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;
-    let manifest = set.repository.images(plan.incarnation()).get(&plan.base.name).await.map_err(refusal)?;
-    let scratch = match scratch {
-        Some(id) => Some(crate::set::scratch(&set.ground, id).await.map_err(refusal)?),
-        None => None,
-    };
-    let ingredients = Ingredients {
-        blocks: blocks(set),
-        image: manifest,
-        oplog: stores.oplog,
-        scratch,
-        memtable_bytes: set.ground.tuning.memtable_bytes,
-    };
-    let made = Materialized::make(ingredients, plan).await;
-    made.map(Arc::new).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))
+    let image = image(set, &plan.base.name).await?;
+    let oplog = (!plan.is_whole_image()).then_some(&stores.oplog);
+    let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, plan.until, |_| {});
+    made.await.map_err(|e| match e {
+        MaterializeFault::Oplog(e) => refusal(e),
+        other => Refusal::new(RefusalKind::Internal, other.to_string()),
+    })
+}
+
+async fn image(set: &Set, name: &str) -> Result<Image, Refusal> {
+    let bytes = crate::work::head_store::manifest(set, name).await.map_err(refusal)?;
+    Image::decode(&bytes).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))
 }
 
 /// What of the source is restored, under which names.
@@ -250,10 +250,11 @@ async fn write_archive(
     selection: &Selection,
     out: &mpsc::Sender<Result<bytes::Bytes, Refusal>>,
 ) -> Result<(), Refusal> {
-    let source = materialize(set, plan, Some(id)).await?;
-    let chosen = chosen(&*source, selection).await?;
+    let scratch = crate::set::scratch(&set.ground, id).await.map_err(refusal)?;
+    let source = materialize(set, plan, scratch).await?;
+    let chosen = chosen(&source, selection).await?;
     let version = source.source_version().to_owned();
-    let mut chunks = std::pin::pin!(headwater_restore::dump::archive(source, chosen, &version));
+    let mut chunks = std::pin::pin!(headwater_restore::dump::archive(Arc::new(source), chosen, &version));
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))?;
         if out.send(Ok(chunk)).await.is_err() {

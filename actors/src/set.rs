@@ -4,22 +4,28 @@ use std::sync::Arc;
 
 use headwater_cluster::{Control, NodeId, ReplicaSet, State};
 use headwater_host::Host;
-use headwater_model::{Incarnation, ReplicaSetId, limits};
+use headwater_model::{Epoch, Incarnation, ReplicaSetId, limits};
 use headwater_protocol::agent::{Refusal, RefusalKind};
+use headwater_store::backend::directory::DirectoryObjects;
+use headwater_store::blocks::Blocks;
 use headwater_store::objects::{Objects, StoreError};
 use headwater_store::oplog_store::OplogStore;
+use headwater_store::pack::{PackSettings, PackStore};
 use headwater_store::repository::Repository;
 use headwater_store::sync_store::SyncStore;
 use tokio::sync::Mutex;
 
 use crate::board::Board;
 use crate::child::Waker;
+use crate::trouble::Trouble;
 
 /// What an operator may set and the children need.
 #[derive(Clone, Debug)]
 pub struct Tuning {
     /// Bytes of changes a head holds in memory before it spills them.
     pub memtable_bytes: usize,
+    /// Bytes of blocks kept in memory for each replica set.
+    pub block_cache_bytes: usize,
     /// Seconds between waypoints of a head that changes.
     pub waypoint_seconds: u64,
     /// Where restores keep what they spill; removed when they end.
@@ -30,6 +36,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Tuning {
             memtable_bytes: limits::MEMTABLE_BUDGET_BYTES,
+            block_cache_bytes: limits::BLOCK_CACHE_BYTES,
             waypoint_seconds: 60,
             scratch: std::env::temp_dir().join("headwater-scratch"),
         }
@@ -87,7 +94,8 @@ impl Set {
     /// Opens the repository.
     pub async fn open(ground: Ground, id: ReplicaSetId) -> Result<Arc<Set>, StoreError> {
         let epoch = ground.control.state().replica_sets.get(&id).map(|r| r.epoch).unwrap_or_default();
-        let repository = Repository::open(ground.objects.clone(), &ground.host, &id, epoch).await?;
+        let packs = PackSettings { cache_bytes: ground.tuning.block_cache_bytes, ..PackSettings::default() };
+        let repository = Repository::open(ground.objects.clone(), &id, epoch, packs).await?;
         Ok(Arc::new(Set {
             id,
             ground,
@@ -110,15 +118,15 @@ impl Set {
     }
 
     /// The stores of an incarnation; opened once for the current one.
-    pub async fn stores(&self, incarnation: Incarnation) -> Result<Stores, StoreError> {
+    pub async fn stores(&self, incarnation: Incarnation) -> Result<Stores, Trouble> {
         let mut cached = self.stores.lock().await;
         if let Some(stores) = cached.as_ref().filter(|s| s.incarnation == incarnation) {
             return Ok(stores.clone());
         }
         let opened = Stores {
             incarnation,
-            oplog: Arc::new(self.repository.oplog(incarnation).await?),
-            sync: Arc::new(self.repository.sync(incarnation).await?),
+            oplog: self.repository.oplog(incarnation).await?,
+            sync: self.repository.sync(incarnation).await?,
         };
         let newer = cached.as_ref().is_none_or(|s| s.incarnation < incarnation);
         if newer {
@@ -128,22 +136,11 @@ impl Set {
     }
 }
 
-/// A store's trouble as the agent or the user hears it.
-pub fn refusal(e: StoreError) -> Refusal {
-    let kind = match &e {
-        StoreError::NotFound(_) => RefusalKind::NotFound,
-        StoreError::Full(_) => RefusalKind::StoreFull,
-        StoreError::Unavailable { .. } | StoreError::Fenced { .. } => RefusalKind::Unavailable,
-        StoreError::Damaged { .. } => RefusalKind::Internal,
-    };
-    Refusal::new(kind, e.to_string())
-}
-
 /// A blockstore for what a restore spills, in a folder of its own.
 pub async fn scratch(ground: &Ground, restore: u64) -> Result<Arc<dyn Blocks>, StoreError> {
     let folder = ground.tuning.scratch.join(format!("restore-{restore}"));
     let objects: Arc<dyn Objects> = Arc::new(DirectoryObjects::open(&folder, ground.host.blocking.clone()).await?);
-    let blocks: Arc<dyn Blocks> = PackStore::open(objects, "blocks/", Epoch(0), &ground.host).await?;
+    let blocks: Arc<dyn Blocks> = PackStore::open(objects, "scratch/", Epoch(1), PackSettings::default()).await?;
     Ok(blocks)
 }
 

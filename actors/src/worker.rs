@@ -34,17 +34,6 @@ pub enum Fault {
     Fenced(String),
 }
 
-impl From<headwater_store::objects::StoreError> for Fault {
-    fn from(e: headwater_store::objects::StoreError) -> Self {
-        use headwater_store::objects::StoreError as E;
-        match e {
-            E::Fenced { .. } => Fault::Fenced(e.to_string()),
-            E::Damaged { .. } => Fault::Blocked(e.to_string()),
-            E::NotFound(_) | E::Full(_) | E::Unavailable { .. } => Fault::Retry(e.to_string()),
-        }
-    }
-}
-
 /// What a child does, one bounded step at a time.
 pub trait Work: 'static {
     /// Does a bounded piece of work. All effects must be safe to repeat: a step may be cut off anywhere.

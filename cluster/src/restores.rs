@@ -124,7 +124,9 @@ pub(crate) fn update(state: &mut State, id: u64, epoch: Epoch, progress: &Restor
             .error
             .as_deref()
             .map(|text| shorten(text, limits::PROBLEM_MAX_BYTES));
-        progress.cursor_json.clone_into(&mut restore.cursor_json);
+        // Ended restores are kept for people, who have no use for the cursor.
+        let cursor = if progress.state == RestoreState::Running { progress.cursor_json.as_str() } else { "" };
+        cursor.clone_into(&mut restore.cursor_json);
     }
     Ok(Response::Done)
 }

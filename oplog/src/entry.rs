@@ -58,7 +58,7 @@ impl<'a> Entry<'a> {
             op: Op::Unknown,
             ns: &[],
             collection: None,
-            o: &raw::EMPTY_DOCUMENT,
+            o: &[],
             o2: None,
             lsid: None,
             txn_number: None,
@@ -68,6 +68,9 @@ impl<'a> Entry<'a> {
         };
         for field in raw::elements(bytes) {
             entry.take(field?)?;
+        }
+        if entry.o.is_empty() {
+            return Err(BsonFault::NoField("o"));
         }
         Ok(entry)
     }

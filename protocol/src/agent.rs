@@ -271,6 +271,8 @@ pub enum RefusalKind {
     Stale,
     /// 409: not in this state.
     Conflict,
+    /// 422: that instant is in no restorable range.
+    NotRestorable,
     /// 503: busy, no quorum or starting; ask again later.
     Unavailable,
     /// 507: the store is full; nothing is lost, ask again later.
@@ -287,6 +289,7 @@ impl RefusalKind {
             RefusalKind::NotFound => 404,
             RefusalKind::Invalid => 400,
             RefusalKind::Gap | RefusalKind::Stale | RefusalKind::Conflict => 409,
+            RefusalKind::NotRestorable => 422,
             RefusalKind::Unavailable => 503,
             RefusalKind::StoreFull => 507,
             RefusalKind::Internal => 500,

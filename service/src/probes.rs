@@ -38,8 +38,6 @@ fn text(body: String) -> HttpResponse {
 mod tests {
     use actix_web::{App, test};
 
-    use super::*;
-
     #[actix_web::test]
     async fn a_node_without_an_engine_is_live_but_not_ready() {
         let app = test::init_service(App::new().configure(crate::configure)).await;

@@ -10,10 +10,10 @@
 
 pub mod backend;
 pub mod blocks;
+pub mod memory_blocks;
 pub mod conformance;
 pub mod images;
 pub mod note;
-pub mod memory_blocks;
 pub mod objects;
 pub mod oplog_store;
 pub mod pack;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_cluster::State;
-use headwater_model::{Incarnation, Phase, ReplicaSetId};
+use headwater_model::{Phase, ReplicaSetId};
+use headwater_store::images::ImageName;
 use tokio::time::Instant;
 
 use crate::set::Set;
@@ -21,7 +22,7 @@ const EVERY: Duration = Duration::from_secs(60);
 pub struct GroomWork {
     set: Arc<Set>,
     next: Instant,
-    suspects: BTreeSet<(Incarnation, String)>,
+    suspects: BTreeSet<ImageName>,
 }
 
 impl GroomWork {
@@ -34,19 +35,19 @@ impl GroomWork {
 /// Which images may be removed now, and which are to be looked at again: an image goes only when two looks in a row
 /// found it unknown, so that one just cut and not yet committed is safe.
 pub fn plan(
-    known: &BTreeSet<(Incarnation, String)>,
-    listed: &BTreeSet<(Incarnation, String)>,
-    suspects: &BTreeSet<(Incarnation, String)>,
-) -> (Vec<(Incarnation, String)>, BTreeSet<(Incarnation, String)>) {
+    known: &BTreeSet<ImageName>,
+    listed: &BTreeSet<ImageName>,
+    suspects: &BTreeSet<ImageName>,
+) -> (Vec<ImageName>, BTreeSet<ImageName>) {
     let unknown: BTreeSet<_> = listed.difference(known).cloned().collect();
     let (remove, wait): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|image| suspects.contains(image));
     (remove, wait.into_iter().collect())
 }
 
-fn known(state: &State, set: &ReplicaSetId) -> BTreeSet<(Incarnation, String)> {
+fn known(state: &State, set: &ReplicaSetId) -> BTreeSet<ImageName> {
     let snapshots = state.snapshots.iter().filter(|((s, _), _)| s == set).filter_map(|(_, s)| s.image.as_ref());
     let waypoint = state.replica_sets.get(set).and_then(|r| r.waypoint.as_ref());
-    snapshots.chain(waypoint).map(|image| (image.incarnation, image.name.clone())).collect()
+    snapshots.chain(waypoint).filter_map(|image| image.name.parse().ok()).collect()
 }
 
 impl Work for GroomWork {
@@ -56,17 +57,11 @@ impl Work for GroomWork {
         }
         self.next = Instant::now() + EVERY;
         // The order matters: first what is listed, then what is known. An image made known in between is in `known`.
-        let (_, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
-        let mut listed = BTreeSet::new();
-        for number in 1..=record.incarnation.0 {
-            let incarnation = Incarnation(number);
-            let names = self.set.repository.images(incarnation).list().await?;
-            listed.extend(names.into_iter().map(|name| (incarnation, name)));
-        }
+        let listed = self.set.repository.images().list().await?.into_iter().map(|image| image.name).collect();
         let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
         let (remove, suspects) = plan(&known(&state, &self.set.id), &listed, &self.suspects);
-        for (incarnation, name) in remove {
-            self.set.repository.images(incarnation).delete(&name).await?;
+        for name in remove {
+            self.set.repository.images().delete(name).await?;
         }
         self.suspects = suspects;
         if record.phase == Phase::Complete {
@@ -79,15 +74,21 @@ impl Work for GroomWork {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use headwater_model::{Epoch, Incarnation, Optime, Ts};
 
-    fn set(names: &[&str]) -> BTreeSet<(Incarnation, String)> {
-        names.iter().map(|n| (Incarnation(1), n.to_string())).collect()
+    fn set(positions: &[u64]) -> BTreeSet<ImageName> {
+        positions.iter().map(|at| name(*at)).collect()
+    }
+
+    fn name(at: u64) -> ImageName {
+        ImageName { incarnation: Incarnation(1), at: Optime::new(Ts(at), 1), epoch: Epoch(1) }
     }
 
     #[test]
     fn an_image_is_removed_only_when_two_looks_found_it_unknown() {
-        let (remove, suspects) = plan(&set(&["known"]), &set(&["known", "new", "old"]), &set(&["old", "gone"]));
-        assert_eq!(remove, vec![(Incarnation(1), "old".to_string())]);
-        assert_eq!(suspects, set(&["new"]));
+        let (known, new, old, gone) = (1, 2, 3, 4);
+        let (remove, suspects) = plan(&set(&[known]), &set(&[known, new, old]), &set(&[old, gone]));
+        assert_eq!(remove, vec![name(old)]);
+        assert_eq!(suspects, set(&[new]));
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::commands::{submit, submit_as_child};
 use crate::restores::{chosen, kept, materialize, plan, selection};
 use crate::set::Set;
+use crate::trouble::refusal;
 use crate::worker::{Fault, Pace, Work};
 
 /// How often progress is made known between changes of stage.
@@ -100,15 +101,16 @@ async fn carry_out(set: Arc<Set>, id: u64, restore: Restore, teller: Arc<Teller>
         return Err(Trouble::Final("it has no server to go to".into()));
     };
     let planned = plan(&set, &kept.request).await?;
-    let source = materialize(&set, &planned.plan, Some(id)).await?;
-    let chosen = chosen(&*source, &selection(&kept.request)?).await?;
+    let scratch = crate::set::scratch(&set.ground, id).await.map_err(refusal)?;
+    let source = materialize(&set, &planned.plan, scratch).await?;
+    let chosen = chosen(&source, &selection(&kept.request)?).await?;
     teller.expect(chosen.bytes());
     let cursor: Cursor = serde_json::from_str(&restore.cursor_json).unwrap_or_default();
     let begun = !restore.cursor_json.is_empty();
     let target = Target::new(uri, CONNECTIONS).await.map_err(|e| Trouble::Final(e.to_string()))?;
     let mut settings = Settings::new(source.source_version());
     settings.drop = kept.request.drop;
-    load(&*source, &chosen, &target, &settings, cursor, &*teller).await.map_err(|e| match e {
+    load(&source, &chosen, &target, &settings, cursor, &*teller).await.map_err(|e| match e {
         LoadFault::Unreachable { .. } if begun || teller.has_kept() => Trouble::Passing(e.to_string()),
         LoadFault::Keep(_) => Trouble::Passing(e.to_string()),
         other => Trouble::Final(other.to_string()),

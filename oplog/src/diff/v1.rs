@@ -48,7 +48,7 @@ fn is_index(name: &[u8]) -> bool {
 }
 
 /// The number a canonical array index stands for; `None` when it is none. Saturates: too large is refused later.
-pub(super) fn array_index(name: &[u8]) -> Option<usize> {
+fn array_index(name: &[u8]) -> Option<usize> {
     let digits = |sum: usize, digit: &u8| sum.saturating_mul(10).saturating_add(usize::from(digit - b'0'));
     is_index(name).then(|| name.iter().fold(0, digits))
 }

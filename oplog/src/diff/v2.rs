@@ -346,13 +346,20 @@ impl<'a> ArrayEdits<'a> {
             b's' => ArrayEdit::Sub(Sub::read(&element)?),
             _ => return Err(DiffFault::Grammar("an unknown array edit")),
         };
-        let index = super::v1::array_index(digits).ok_or(DiffFault::Grammar("an array index that is none"))?;
+        let index = decimal(digits);
+        let index = index.ok_or(DiffFault::Grammar("an array index that is none"))?;
         if index < self.least || self.length.is_some_and(|length| index >= length) {
             return Err(DiffFault::Grammar("array indexes out of order or beyond the length"));
         }
         self.least = index + 1;
         Ok(Some((index, edit)))
     }
+}
+
+/// Digits as the server reads them here, leading zeros and all; `None` from 2^31 on.
+fn decimal(digits: &[u8]) -> Option<usize> {
+    let number: i32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    digits[0].is_ascii_digit().then_some(number as usize)
 }
 
 fn apply_array(out: &mut Vec<u8>, array: &[u8], diff: &[u8], depth: usize) -> Result<(), DiffFault> {

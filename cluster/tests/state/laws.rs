@@ -1,0 +1,119 @@
+//! Laws that hold for every command in every state that commands can reach.
+
+use std::collections::BTreeSet;
+
+use headwater_cluster::command::RestoreProgress;
+use headwater_cluster::{Command, KeyRole, NodeId, RestoreState, State, apply};
+use headwater_model::{DeploymentName, Epoch, Incarnation, Phase, ReplicaSetId};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::samples::{self, NAMES, at, image, snapshot};
+
+#[test]
+fn there_is_a_sample_of_every_kind() {
+    let kinds: BTreeSet<&str> = samples::every_kind().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(kinds, BTreeSet::from(NAMES));
+}
+
+#[test]
+fn carried_out_twice_is_carried_out_once_and_a_refusal_changes_nothing() {
+    for seed in 0..300 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut state = if seed % 2 == 0 { State::default() } else { samples::full() };
+        for _ in 0..200 {
+            let command = any(&mut rng);
+            let before = state.clone();
+            let response = apply(&mut state, &command);
+            assert!(!response.is_refused() || state == before, "seed {seed}: {command:?} was refused and did something");
+            let once = state.clone();
+            apply(&mut state, &command);
+            assert_eq!(state, once, "seed {seed}: {command:?} does more when it comes twice");
+            hold(&before, &state, seed);
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_command_succeeds_somewhere_and_is_refused_somewhere() {
+    let (mut succeeded, mut refused) = (BTreeSet::new(), BTreeSet::new());
+    for state in [State::default(), samples::registered(), samples::routine(), samples::full()] {
+        for (name, command) in samples::every_kind() {
+            match apply(&mut state.clone(), &command).is_refused() {
+                true => refused.insert(name),
+                false => succeeded.insert(name),
+            };
+        }
+    }
+    let add_key_only: BTreeSet<&str> = BTreeSet::from(["AddKey", "AddDeployment"]);
+    assert_eq!(&BTreeSet::from(NAMES) - &refused, add_key_only, "these two are refused for reasons of their own");
+    assert_eq!(&BTreeSet::from(NAMES) - &succeeded, BTreeSet::from(["RemoveKey"]), "it is tested with keys");
+}
+
+/// What no command may ever break.
+fn hold(before: &State, after: &State, seed: u64) {
+    assert!(after.last_epoch >= before.last_epoch && after.last_restore >= before.last_restore, "seed {seed}");
+    let epochs: BTreeSet<Epoch> = after.replica_sets.values().map(|known| known.epoch).collect();
+    assert_eq!(epochs.len(), after.replica_sets.len(), "seed {seed}: an epoch was given twice");
+    assert!(epochs.iter().all(|epoch| *epoch <= after.last_epoch), "seed {seed}");
+    for (set, known) in &after.replica_sets {
+        assert!(after.deployments.contains_key(set.deployment()), "seed {seed}: {set} belongs to nothing");
+        assert!(known.phase != Phase::Complete || known.waypoint.is_some(), "seed {seed}: {set} could be lost");
+        if let Some(was) = before.replica_sets.get(set) {
+            assert!(known.incarnation >= was.incarnation && known.epoch >= was.epoch, "seed {seed}: {set} went back");
+        }
+    }
+    for ((set, id), snapshot) in &after.snapshots {
+        assert!(after.replica_sets.contains_key(set), "seed {seed}: snapshot {id} belongs to nothing");
+        let was = before.snapshots.get(&(set.clone(), id.clone())).and_then(|was| was.image.as_ref());
+        assert!(was.is_none() || was == snapshot.image.as_ref(), "seed {seed}: a complete snapshot changed");
+    }
+}
+
+fn any(rng: &mut StdRng) -> Command {
+    let name = DeploymentName::new(["shop", "blog"][rng.gen_range(0..2)]).unwrap();
+    let set = ReplicaSetId::new(name.clone(), ["rs0", "rs1"][rng.gen_range(0..2)]).unwrap();
+    let (incarnation, epoch) = (Incarnation(rng.gen_range(1..4)), Epoch(rng.gen_range(1..6)));
+    let id = snapshot(["a", "b", "daily-1"][rng.gen_range(0..3)]);
+    let seconds = rng.gen_range(50..300);
+    let mut image = image(seconds);
+    image.incarnation = incarnation;
+    match rng.gen_range(0..20) {
+        0 => Command::AddDeployment { name, uri: "mongodb://a".to_owned(), snapshot_interval_s: rng.gen_range(0..3), created_ms: 1 },
+        // Rarely, or little else would be left to look at.
+        1 if rng.gen_bool(0.1) => Command::RemoveDeployment { name },
+        1 | 2 => Command::SetDeploymentActive { name, active: rng.gen_bool(0.8) },
+        3 => Command::SetSnapshotInterval { name, seconds: rng.gen_range(0..3) },
+        4 => Command::RegisterReplicaSet { set, node: NodeId(rng.gen_range(1..4)), source_version: "6.0.5".to_owned() },
+        5 => Command::Assign { set, node: NodeId(rng.gen_range(1..4)), expected: epoch },
+        6 if rng.gen_bool(0.2) => Command::StartIncarnation { set, expected: incarnation },
+        6..=8 => Command::SetPhase { set, incarnation, epoch, phase: Phase::ALL[rng.gen_range(0..7)] },
+        9 => Command::SetSyncStop { set, incarnation, stop: at(seconds) },
+        10 => Command::SetConsistentFrom { set, incarnation, epoch, from: at(seconds) },
+        11 => Command::PublishWaypoint { set, epoch, image },
+        12 => Command::SetProblem { set, incarnation, problem: rng.gen_bool(0.5).then(|| "full".to_owned()) },
+        13 => Command::RequestSnapshot { set, id, incarnation, reason: "demand".to_owned(), asked_ms: 1 },
+        14 => Command::CompleteSnapshot { set, id, epoch, image, stored_bytes: 1, completed_ms: 2 },
+        15 => Command::DropSnapshot { set, id },
+        16 => Command::ScheduleSnapshot { set, next_ms: rng.gen_bool(0.5).then_some(5) },
+        17 => Command::CreateRestore { token: rng.gen_range(0..50), set, request_json: "{}".to_owned(), created_ms: 1 },
+        18 => Command::UpdateRestore { id: rng.gen_range(0..5), epoch, progress: any_progress(rng) },
+        _ => match rng.gen_bool(0.5) {
+            true => Command::AddKey { hash: ["ab", "cd"][rng.gen_range(0..2)].repeat(32), role: KeyRole::Agent },
+            false => Command::RemoveKey { hash: "ab".repeat(32) },
+        },
+    }
+}
+
+fn any_progress(rng: &mut StdRng) -> RestoreProgress {
+    let state = [RestoreState::Running, RestoreState::Finished, RestoreState::Failed][rng.gen_range(0..3)];
+    RestoreProgress {
+        state,
+        step: "documents".to_owned(),
+        done_documents: rng.gen_range(0..9),
+        done_bytes: 1,
+        total_bytes: 2,
+        error: None,
+        cursor_json: "{}".to_owned(),
+    }
+}

@@ -1,0 +1,209 @@
+//! A deployment to begin with, and one command of every kind.
+
+use headwater_cluster::command::RestoreProgress;
+use headwater_cluster::{Command, ImageRef, KeyRole, NodeId, Response, RestoreState, State, apply};
+use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotId, Ts};
+
+pub fn deployment() -> DeploymentName {
+    DeploymentName::new("shop").unwrap()
+}
+
+pub fn set() -> ReplicaSetId {
+    "shop/rs0".parse().unwrap()
+}
+
+pub fn snapshot(id: &str) -> SnapshotId {
+    SnapshotId::new(id).unwrap()
+}
+
+pub fn at(seconds: u32) -> Optime {
+    Optime::new(Ts::new(seconds, 1), 7)
+}
+
+pub fn image(seconds: u32) -> ImageRef {
+    ImageRef {
+        name: format!("image-{seconds}"),
+        incarnation: Incarnation(1),
+        at: at(seconds),
+        replay_from: at(seconds - 1),
+        documents: 1000,
+        collections: 3,
+        logical_bytes: 1 << 20,
+    }
+}
+
+pub fn add() -> Command {
+    let uri = "mongodb://db.example:27017".to_owned();
+    Command::AddDeployment { name: deployment(), uri, snapshot_interval_s: 21600, created_ms: 1_795_343_068_000 }
+}
+
+pub fn register() -> Command {
+    Command::RegisterReplicaSet { set: set(), node: NodeId(1), source_version: "6.0.5".to_owned() }
+}
+
+pub fn phase(phase: Phase) -> Command {
+    Command::SetPhase { set: set(), incarnation: Incarnation(1), epoch: Epoch(1), phase }
+}
+
+pub fn waypoint(seconds: u32) -> Command {
+    Command::PublishWaypoint { set: set(), epoch: Epoch(1), image: image(seconds) }
+}
+
+pub fn request(id: &str) -> Command {
+    Command::RequestSnapshot {
+        set: set(),
+        id: snapshot(id),
+        incarnation: Incarnation(1),
+        reason: "demand".to_owned(),
+        asked_ms: 1_795_343_070_000,
+    }
+}
+
+pub fn complete(id: &str) -> Command {
+    Command::CompleteSnapshot {
+        set: set(),
+        id: snapshot(id),
+        epoch: Epoch(1),
+        image: image(200),
+        stored_bytes: 4096,
+        completed_ms: 1_795_343_071_000,
+    }
+}
+
+pub fn restore(token: u64) -> Command {
+    Command::CreateRestore {
+        token,
+        set: set(),
+        request_json: r#"{"at":"latest"}"#.to_owned(),
+        created_ms: 1_795_343_072_000,
+    }
+}
+
+pub fn progress(id: u64, state: RestoreState) -> Command {
+    let progress = RestoreProgress {
+        state,
+        step: "documents".to_owned(),
+        done_documents: 10,
+        done_bytes: 1000,
+        total_bytes: 100_000,
+        error: (state == RestoreState::Failed).then(|| "the target is full".to_owned()),
+        cursor_json: r#"{"collection":2}"#.to_owned(),
+    };
+    Command::UpdateRestore { id, epoch: Epoch(1), progress }
+}
+
+/// One command of every kind, with its name.
+pub fn every_kind() -> Vec<(&'static str, Command)> {
+    let commands = vec![
+        add(),
+        Command::RemoveDeployment { name: deployment() },
+        Command::SetDeploymentActive { name: deployment(), active: false },
+        Command::SetSnapshotInterval { name: deployment(), seconds: 3600 },
+        register(),
+        Command::Assign { set: set(), node: NodeId(2), expected: Epoch(1) },
+        Command::StartIncarnation { set: set(), expected: Incarnation(1) },
+        phase(Phase::Transferring),
+        Command::SetSyncStop { set: set(), incarnation: Incarnation(1), stop: at(100) },
+        Command::SetConsistentFrom { set: set(), incarnation: Incarnation(1), epoch: Epoch(1), from: at(150) },
+        waypoint(200),
+        Command::SetProblem { set: set(), incarnation: Incarnation(1), problem: Some("no space left".to_owned()) },
+        request("daily-1"),
+        complete("daily-1"),
+        Command::DropSnapshot { set: set(), id: snapshot("daily-1") },
+        Command::ScheduleSnapshot { set: set(), next_ms: Some(1_795_360_000_000) },
+        restore(42),
+        progress(1, RestoreState::Running),
+        Command::AddKey { hash: "ab".repeat(32), role: KeyRole::Agent },
+        Command::RemoveKey { hash: "ab".repeat(32) },
+    ];
+    commands.into_iter().map(|command| (name(&command), command)).collect()
+}
+
+fn name(command: &Command) -> &'static str {
+    // A new kind does not compile until it is named here; `laws` demands a sample of it.
+    match command {
+        Command::AddDeployment { .. } => NAMES[0],
+        Command::RemoveDeployment { .. } => NAMES[1],
+        Command::SetDeploymentActive { .. } => NAMES[2],
+        Command::SetSnapshotInterval { .. } => NAMES[3],
+        Command::RegisterReplicaSet { .. } => NAMES[4],
+        Command::Assign { .. } => NAMES[5],
+        Command::StartIncarnation { .. } => NAMES[6],
+        Command::SetPhase { .. } => NAMES[7],
+        Command::SetSyncStop { .. } => NAMES[8],
+        Command::SetConsistentFrom { .. } => NAMES[9],
+        Command::PublishWaypoint { .. } => NAMES[10],
+        Command::SetProblem { .. } => NAMES[11],
+        Command::RequestSnapshot { .. } => NAMES[12],
+        Command::CompleteSnapshot { .. } => NAMES[13],
+        Command::DropSnapshot { .. } => NAMES[14],
+        Command::ScheduleSnapshot { .. } => NAMES[15],
+        Command::CreateRestore { .. } => NAMES[16],
+        Command::UpdateRestore { .. } => NAMES[17],
+        Command::AddKey { .. } => NAMES[18],
+        Command::RemoveKey { .. } => NAMES[19],
+    }
+}
+
+pub const NAMES: [&str; 20] = [
+    "AddDeployment",
+    "RemoveDeployment",
+    "SetDeploymentActive",
+    "SetSnapshotInterval",
+    "RegisterReplicaSet",
+    "Assign",
+    "StartIncarnation",
+    "SetPhase",
+    "SetSyncStop",
+    "SetConsistentFrom",
+    "PublishWaypoint",
+    "SetProblem",
+    "RequestSnapshot",
+    "CompleteSnapshot",
+    "DropSnapshot",
+    "ScheduleSnapshot",
+    "CreateRestore",
+    "UpdateRestore",
+    "AddKey",
+    "RemoveKey",
+];
+
+/// Carries out a command that must succeed.
+pub fn done(state: &mut State, command: &Command) -> Response {
+    let response = apply(state, command);
+    assert!(!response.is_refused(), "{command:?}: {response:?}");
+    response
+}
+
+/// A deployment with one registered replica set, at incarnation 1 and epoch 1.
+pub fn registered() -> State {
+    let mut state = State::default();
+    done(&mut state, &add());
+    done(&mut state, &register());
+    state
+}
+
+/// The same in routine operation, with a waypoint at 100.
+pub fn routine() -> State {
+    let mut state = registered();
+    let steps = [Phase::Transferring, Phase::Building, Phase::ApplyingOplog, Phase::Validating];
+    steps.into_iter().for_each(|step| drop(done(&mut state, &phase(step))));
+    done(&mut state, &waypoint(100));
+    done(&mut state, &phase(Phase::Complete));
+    state
+}
+
+/// Everything a state can hold.
+pub fn full() -> State {
+    let mut state = routine();
+    done(&mut state, &Command::SetConsistentFrom { set: set(), incarnation: Incarnation(1), epoch: Epoch(1), from: at(90) });
+    done(&mut state, &request("daily-1"));
+    done(&mut state, &complete("daily-1"));
+    done(&mut state, &request("daily-2"));
+    done(&mut state, &restore(42));
+    done(&mut state, &progress(1, RestoreState::Running));
+    done(&mut state, &Command::AddKey { hash: "cd".repeat(32), role: KeyRole::Admin });
+    done(&mut state, &Command::ScheduleSnapshot { set: set(), next_ms: Some(1_795_360_000_000) });
+    state.retired.insert("gone/rs1".parse().unwrap(), Incarnation(3));
+    state
+}

@@ -1,0 +1,181 @@
+//! Before anything is written: is the target fit, and are the names free?
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bson::RawDocument;
+use headwater_model::Namespace;
+
+use super::target::About;
+use super::{Load, LoadFault, Stage};
+use crate::naming::{Item, Kind};
+use crate::source::{Source, SourceFault};
+
+impl Load<'_> {
+    pub(super) async fn prepare(&self) -> Result<(), LoadFault> {
+        let about = self.target.about().await?;
+        let fcv = source_fcv(self.source).await?;
+        let needed = fcv.as_deref().unwrap_or(&self.settings.source_version);
+        if let Some(why) = unfit(&about, needed, &self.settings.source_hosts) {
+            return Err(LoadFault::Unfit {
+                target: self.target.shown().to_owned(),
+                why,
+            });
+        }
+        self.claim().await
+    }
+
+    /// Claims all names at once. From then on, what bears one of them is ours to throw away.
+    async fn claim(&self) -> Result<(), LoadFault> {
+        let mut there: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        let mut taken = Vec::new();
+        for (item, _) in self.items.iter().filter(|(item, _)| needs_a_name(item)) {
+            if self.ledger.stage(&item.to).is_some() {
+                continue;
+            }
+            let db = item.to.db.as_str();
+            if !there.contains_key(db) {
+                there.insert(db, self.target.names(db).await?);
+            }
+            if there[db].contains(&item.to.coll) || there[db].contains(&item.to_data().coll) {
+                taken.push(item.to.clone());
+            }
+        }
+        if !taken.is_empty() && !self.settings.drop {
+            return Err(LoadFault::Exists { names: taken });
+        }
+        for (item, _) in self.items.iter().filter(|(item, _)| needs_a_name(item)) {
+            if self.ledger.stage(&item.to).is_none() {
+                self.ledger.note_stage(&item.to, Stage::Claimed);
+            }
+        }
+        self.ledger.keep().await
+    }
+}
+
+fn needs_a_name(item: &Item) -> bool {
+    matches!(item.kind, Kind::Collection | Kind::TimeSeries | Kind::View(_))
+}
+
+/// Why a target cannot take a backup whose source had the feature compatibility version `needed`.
+fn unfit(about: &About, needed: &str, source_hosts: &[String]) -> Option<String> {
+    if about.sharded {
+        return Some("it is a mongos; name the members of a replica set".to_owned());
+    }
+    if !about.writable {
+        return Some("it is no writable primary; name all members of the replica set, or the primary".to_owned());
+    }
+    if let Some(host) = source_hosts.iter().find(|host| about.hosts.contains(*host)) {
+        return Some(format!(
+            "{host} belongs to the source of this backup; choose another target"
+        ));
+    }
+    let (version, fcv, needed_version) = (release(&about.version), release(&about.fcv), release(needed)?);
+    if version.is_some_and(|v| v < needed_version) {
+        let (major, minor) = needed_version;
+        return Some(format!(
+            "it runs MongoDB {}; the backup needs {major}.{minor} or newer",
+            about.version
+        ));
+    }
+    if fcv.is_some_and(|v| v < needed_version) {
+        let (major, minor) = needed_version;
+        return Some(format!(
+            "its feature compatibility version is {}, the backup's {major}.{minor}; run on it: \
+             db.adminCommand({{setFeatureCompatibilityVersion: \"{major}.{minor}\"}})",
+            about.fcv
+        ));
+    }
+    None
+}
+
+fn release(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// The feature compatibility version of the source at the instant restored.
+async fn source_fcv(source: &dyn Source) -> Result<Option<String>, SourceFault> {
+    let name = Namespace::new("admin", "system.version");
+    let Some(collection) = source.collections().into_iter().find(|c| c.namespace == name) else {
+        return Ok(None);
+    };
+    let mut rows = source.rows(collection.uuid, None).await?;
+    loop {
+        let batch = rows.next_batch().await?;
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        for row in batch {
+            let Ok(document) = RawDocument::from_bytes(&row.doc) else {
+                continue;
+            };
+            if document
+                .get_str("_id")
+                .is_ok_and(|id| id == "featureCompatibilityVersion")
+            {
+                return Ok(document.get_str("version").ok().map(str::to_owned));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about() -> About {
+        About {
+            version: "6.0.5".into(),
+            fcv: "6.0".into(),
+            hosts: ["a:1".to_owned()].into(),
+            writable: true,
+            sharded: false,
+        }
+    }
+
+    #[test]
+    fn a_target_is_fit_when_it_is_writable_new_enough_and_not_the_source() {
+        let other = ["b:1".to_owned()];
+        for (about, needed, hosts, words) in [
+            (about(), "6.0", &other[..], None),
+            (about(), "5.0", &[], None),
+            (about(), "4.4.2", &[], None),
+            (about(), "unknown", &[], None),
+            (about(), "7.0", &[], Some("needs 7.0 or newer")),
+            (
+                About {
+                    fcv: "5.0".into(),
+                    ..about()
+                },
+                "6.0",
+                &[],
+                Some("setFeatureCompatibilityVersion: \"6.0\""),
+            ),
+            (
+                About {
+                    writable: false,
+                    ..about()
+                },
+                "6.0",
+                &[],
+                Some("no writable primary"),
+            ),
+            (
+                About {
+                    sharded: true,
+                    ..about()
+                },
+                "6.0",
+                &[],
+                Some("mongos"),
+            ),
+            (about(), "6.0", &["a:1".to_owned()][..], Some("belongs to the source")),
+        ] {
+            let why = unfit(&about, needed, hosts);
+            match words {
+                None => assert_eq!(why, None),
+                Some(words) => assert!(why.as_ref().is_some_and(|w| w.contains(words)), "{why:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! A source of collections at one instant: an image, and the oplog after it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bson::Document;
+use bytes::Bytes;
+use headwater_head::{Head, HeadError, HeadFault, Image, Scan};
+use headwater_model::{BlockId, CollectionUuid, Namespace, Optime, Ts, limits};
+use headwater_oplog::entry;
+use headwater_oplog::key::DocumentKey;
+use headwater_protocol::slices::documents;
+use headwater_store::blocks::Blocks;
+use headwater_store::objects::StoreError;
+use headwater_store::oplog_store::{OplogError, OplogStore};
+
+use crate::source::{CollectionAtT, Row, Rows, Source, SourceFault};
+
+/// Documents of a capped collection put into order at once.
+const CAPPED_BYTES: usize = 64 * limits::MIB;
+
+/// The instant cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MaterializeFault {
+    /// The image showed a state in the middle of a first copy.
+    #[error("the image at {0} is not consistent and must not be restored; choose a later instant")]
+    Inconsistent(Optime),
+    /// The oplog ends before the instant.
+    #[error("the oplog stored ends at {tip}, before {until}; choose an instant up to there")]
+    OplogEnds {
+        /// The last entry.
+        tip: Ts,
+        /// The instant wanted.
+        until: Ts,
+    },
+    /// The image lies after the instant.
+    #[error("the image at {at} lies after {until}; this is a fault in the plan, report it")]
+    ImageTooNew {
+        /// The image.
+        at: Optime,
+        /// The instant wanted.
+        until: Ts,
+    },
+    /// A stored entry cannot be read.
+    #[error("the oplog after {after} cannot be read: {detail}; run `headwater check`")]
+    Entry {
+        /// The last good entry.
+        after: Optime,
+        /// What does not fit.
+        detail: String,
+    },
+    /// An entry cannot be applied.
+    #[error(transparent)]
+    Apply(#[from] HeadFault),
+    /// The head failed.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// The oplog store failed.
+    #[error(transparent)]
+    Oplog(#[from] OplogError),
+    /// An image in the stores holds something that is no BSON.
+    #[error("the definition of {namespace} cannot be read: {detail}; run `headwater check`")]
+    Definition {
+        /// Whose.
+        namespace: Namespace,
+        /// What does not fit.
+        detail: String,
+    },
+}
+
+/// Blocks of a repository, and new ones in a scratch place: nothing a restore makes gets into the repository.
+struct Overlay {
+    repository: Arc<dyn Blocks>,
+    scratch: Arc<dyn Blocks>,
+}
+
+#[async_trait]
+impl Blocks for Overlay {
+    async fn put(&self, raw: Bytes) -> Result<BlockId, StoreError> {
+        self.scratch.put(raw).await
+    }
+
+    async fn get(&self, id: BlockId) -> Result<Bytes, StoreError> {
+        if self.scratch.contains(id) {
+            self.scratch.get(id).await
+        } else {
+            self.repository.get(id).await
+        }
+    }
+
+    fn contains(&self, id: BlockId) -> bool {
+        self.scratch.contains(id) || self.repository.contains(id)
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        // Scratch blocks need not outlive the restore.
+        Ok(())
+    }
+}
+
+/// All collections at one instant.
+pub struct AtT {
+    head: Head,
+    collections: Vec<CollectionAtT>,
+    source_version: String,
+}
+
+/// Opens `image` and applies the oplog after it up to and including `until`. What does not fit into memory on the way goes
+/// to `scratch`. `applied` is told after every slice how far it is.
+///
+/// `oplog` may be `None` when `until` is the instant of the image itself.
+pub async fn materialize(
+    repository: Arc<dyn Blocks>,
+    scratch: Arc<dyn Blocks>,
+    image: Image,
+    oplog: Option<&Arc<OplogStore>>,
+    until: Ts,
+    mut applied: impl FnMut(Optime) + Send,
+) -> Result<AtT, MaterializeFault> {
+    if image.consistent_from.is_none_or(|from| image.applied < from) {
+        return Err(MaterializeFault::Inconsistent(image.applied));
+    }
+    if image.applied.ts > until {
+        return Err(MaterializeFault::ImageTooNew {
+            at: image.applied,
+            until,
+        });
+    }
+    let source_version = image.source_version.clone();
+    let at = image.applied;
+    let blocks: Arc<dyn Blocks> = Arc::new(Overlay { repository, scratch });
+    let mut head = Head::open(blocks.clone(), image).await?;
+    if at.ts < until {
+        let oplog = oplog.ok_or(MaterializeFault::OplogEnds { tip: at.ts, until })?;
+        let tip = oplog.range().map_or(at.ts, |(_, tip)| tip.ts);
+        if tip < until {
+            return Err(MaterializeFault::OplogEnds { tip, until });
+        }
+        apply(&mut head, &blocks, oplog, until, &mut applied).await?;
+    }
+    // Readers of a head keep what is in memory; they are to keep little.
+    spill(&mut head, &blocks).await?;
+    let collections = head.collections().map(described).collect::<Result<_, _>>()?;
+    Ok(AtT {
+        head,
+        collections,
+        source_version,
+    })
+}
+
+async fn apply(
+    head: &mut Head,
+    blocks: &Arc<dyn Blocks>,
+    oplog: &Arc<OplogStore>,
+    until: Ts,
+    applied: &mut (impl FnMut(Optime) + Send),
+) -> Result<(), MaterializeFault> {
+    let mut reader = oplog.read(head.applied())?;
+    while let Some(slice) = reader.next().await? {
+        for raw in documents(&slice.payload) {
+            let unreadable = |detail: String| MaterializeFault::Entry {
+                after: head.applied(),
+                detail,
+            };
+            let raw = raw.map_err(|e| unreadable(e.to_string()))?;
+            let at = entry::position(raw).map_err(|e| unreadable(e.to_string()))?;
+            if at.ts > until {
+                return Ok(());
+            }
+            head.apply(slice.payload.slice_ref(raw))?;
+        }
+        applied(head.applied());
+        if head.memtable_bytes() >= limits::MEMTABLE_BUDGET_BYTES {
+            spill(head, blocks).await?;
+            for job in head.plan_fold() {
+                let done = job.run(blocks.clone()).await?;
+                head.finish_fold(done);
+            }
+        }
+        if slice.header.last.ts >= until {
+            return Ok(());
+        }
+    }
+    Err(MaterializeFault::OplogEnds {
+        tip: reader.position().ts,
+        until,
+    })
+}
+
+async fn spill(head: &mut Head, blocks: &Arc<dyn Blocks>) -> Result<(), HeadError> {
+    if let Some(job) = head.begin_spill() {
+        let done = job.run(blocks.clone()).await?;
+        head.finish_spill(done);
+    }
+    Ok(())
+}
+
+fn described(collection: &headwater_head::Collection) -> Result<CollectionAtT, MaterializeFault> {
+    let namespace = collection.namespace().clone();
+    let document = |raw: &Bytes| {
+        bson::deserialize_from_slice::<Document>(raw).map_err(|e| MaterializeFault::Definition {
+            namespace: namespace.clone(),
+            detail: e.to_string(),
+        })
+    };
+    Ok(CollectionAtT {
+        uuid: collection.uuid(),
+        options: document(collection.options())?,
+        indexes: collection.indexes().iter().map(document).collect::<Result<_, _>>()?,
+        documents: collection.documents(),
+        bytes: collection.bytes(),
+        namespace: namespace.clone(),
+    })
+}
+
+impl AtT {
+    /// The last entry that is in it.
+    pub fn at(&self) -> Optime {
+        self.head.applied()
+    }
+
+    /// `buildInfo.version` of the source.
+    pub fn source_version(&self) -> &str {
+        &self.source_version
+    }
+
+    /// The head itself, for other ways of reading.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+}
+
+fn backup(e: HeadError) -> SourceFault {
+    SourceFault::Backup(e.to_string())
+}
+
+#[async_trait]
+impl Source for AtT {
+    fn collections(&self) -> Vec<CollectionAtT> {
+        self.collections.clone()
+    }
+
+    async fn rows<'a>(&'a self, uuid: CollectionUuid, after: Option<Bytes>) -> Result<Box<dyn Rows + 'a>, SourceFault> {
+        let capped = self
+            .head
+            .collection(uuid)
+            .ok_or(SourceFault::Unknown(uuid))?
+            .is_capped();
+        if capped {
+            let last = after.as_deref().and_then(place_and_key);
+            return Ok(Box::new(CappedRows {
+                head: &self.head,
+                uuid,
+                last,
+                waiting: BTreeMap::new(),
+                ended: false,
+                budget: CAPPED_BYTES,
+            }));
+        }
+        let scan = self.head.scan(uuid, after.clone().map(DocumentKey)).map_err(backup)?;
+        Ok(Box::new(KeyedRows { scan, after }))
+    }
+}
+
+/// In the order of keys.
+struct KeyedRows {
+    scan: Scan,
+    after: Option<Bytes>,
+}
+
+#[async_trait]
+impl Rows for KeyedRows {
+    async fn next_batch(&mut self) -> Result<Vec<Row>, SourceFault> {
+        loop {
+            let batch = self.scan.next_batch().await.map_err(backup)?;
+            let ended = batch.is_empty();
+            let rows: Vec<_> = batch
+                .into_iter()
+                // A scan begins at a key, we go on after it.
+                .filter(|(key, ..)| self.after.as_ref() != Some(&key.0))
+                .map(|(key, doc, _)| Row { key: key.0, doc })
+                .collect();
+            if ended || !rows.is_empty() {
+                return Ok(rows);
+            }
+        }
+    }
+}
+
+type Place = (u64, Bytes);
+
+/// In the order of insertion. Each pass over the collection picks the next documents that fit the budget: a collection
+/// below it takes one pass, a larger one as many as it is larger.
+struct CappedRows<'a> {
+    head: &'a Head,
+    uuid: CollectionUuid,
+    last: Option<Place>,
+    waiting: BTreeMap<Place, Bytes>,
+    ended: bool,
+    budget: usize,
+}
+
+impl CappedRows<'_> {
+    async fn pass(&mut self) -> Result<(), HeadError> {
+        let mut scan = self.head.scan(self.uuid, None)?;
+        let mut bytes = 0;
+        self.ended = true;
+        loop {
+            let batch = scan.next_batch().await?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            for (key, doc, place) in batch {
+                let at = (place, key.0);
+                if self.last.as_ref().is_some_and(|last| at <= *last) {
+                    continue;
+                }
+                bytes += doc.len();
+                self.waiting.insert(at, doc);
+                while bytes > self.budget && self.waiting.len() > 1 {
+                    if let Some((_, latest)) = self.waiting.pop_last() {
+                        bytes -= latest.len();
+                    }
+                    self.ended = false;
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Rows for CappedRows<'_> {
+    async fn next_batch(&mut self) -> Result<Vec<Row>, SourceFault> {
+        if self.waiting.is_empty() && !self.ended {
+            self.pass().await.map_err(backup)?;
+        }
+        let mut rows = Vec::new();
+        let mut bytes = 0;
+        while bytes < limits::MIB
+            && let Some((at, doc)) = self.waiting.pop_first()
+        {
+            bytes += doc.len();
+            rows.push(Row {
+                key: [&at.0.to_be_bytes()[..], &at.1].concat().into(),
+                doc,
+            });
+            self.last = Some(at);
+        }
+        Ok(rows)
+    }
+}
+
+fn place_and_key(row_key: &[u8]) -> Option<Place> {
+    let (place, key) = row_key.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*place), Bytes::copy_from_slice(key)))
+}
+
+#[cfg(test)]
+mod tests;

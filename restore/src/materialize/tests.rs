@@ -1,0 +1,240 @@
+//! A head in memory, an oplog in memory, and instants between them.
+
+use bson::{Binary, doc, spec::BinarySubtype};
+use headwater_head::Begin;
+use headwater_model::{DeploymentName, Incarnation, ReplicaSetId};
+use headwater_protocol::frame::{self, Frame, FrameKind};
+use headwater_protocol::slices::OplogSliceHeader;
+use headwater_store::backend::memory::MemoryObjects;
+use headwater_store::memory_blocks::MemoryBlocks;
+
+use super::*;
+
+fn at(n: u32) -> Optime {
+    Optime::new(Ts::new(n, 1), 1)
+}
+
+fn raw(document: &Document) -> Bytes {
+    bson::serialize_to_vec(document).unwrap().into()
+}
+
+const UUID: CollectionUuid = CollectionUuid([7; 16]);
+
+fn entry(n: u32, op: &str, o: Document) -> Bytes {
+    let uuid = Binary {
+        subtype: BinarySubtype::Uuid,
+        bytes: UUID.0.to_vec(),
+    };
+    let ns = if op == "c" { "shop.$cmd" } else { "shop.c" };
+    let ts = bson::Timestamp::from(at(n).ts);
+    raw(&doc! { "op": op, "ns": ns, "ui": uuid, "o": o, "ts": ts, "t": 1_i64, "v": 2_i64 })
+}
+
+fn set() -> ReplicaSetId {
+    ReplicaSetId::new(DeploymentName::new("shop").unwrap(), "rs0").unwrap()
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+struct Backup {
+    blocks: Arc<dyn Blocks>,
+    image: Image,
+    oplog: Arc<OplogStore>,
+}
+
+/// An image at second 5, entries at seconds 1 to 20 in slices of four; each inserts a document of its second's number.
+async fn backup(options: Document) -> Backup {
+    let oplog = OplogStore::open(Arc::new(MemoryObjects::new()), "rs/", &set(), Incarnation(1))
+        .await
+        .unwrap();
+    oplog.begin(at(0)).await.unwrap();
+    let mut create = doc! { "create": "c" };
+    create.extend(options);
+    let mut entries = vec![(1, entry(1, "c", create))];
+    // From the largest key to the smallest: the order of insertion is not that of keys.
+    entries.extend((2..=20).map(|n| (n, entry(n, "i", doc! { "_id": -i64::from(n), "n": i64::from(n) }))));
+    let mut previous = at(0);
+    for slice in entries.chunks(4) {
+        let (first, last) = (at(slice[0].0), at(slice[slice.len() - 1].0));
+        let header = OplogSliceHeader {
+            replica_set: set(),
+            incarnation: Incarnation(1),
+            previous,
+            previous_slice: oplog.tip().unwrap().previous_slice,
+            first,
+            last,
+            count: slice.len() as u32,
+        };
+        let payload: Vec<u8> = slice.iter().flat_map(|(_, raw)| raw.to_vec()).collect();
+        let sealed = frame::seal(FrameKind::OplogSlice, &header, &payload).unwrap();
+        oplog
+            .append(Frame::open(FrameKind::OplogSlice, sealed).unwrap())
+            .await
+            .unwrap();
+        previous = last;
+    }
+
+    let blocks: Arc<dyn Blocks> = Arc::new(MemoryBlocks::new());
+    let begin = Begin {
+        tail_after: at(0),
+        begin_applying: at(0),
+    };
+    let mut head = Head::new(blocks.clone(), "6.0.5", begin).unwrap();
+    for (_, raw) in entries.iter().take_while(|(n, _)| *n <= 5) {
+        head.apply(raw.clone()).unwrap();
+    }
+    head.set_consistent_from(at(5));
+    let image = head.image(&set(), Incarnation(1)).await.unwrap();
+    Backup { blocks, image, oplog }
+}
+
+impl Backup {
+    async fn at(&self, until: Ts) -> Result<AtT, MaterializeFault> {
+        let scratch: Arc<dyn Blocks> = Arc::new(MemoryBlocks::new());
+        materialize(
+            self.blocks.clone(),
+            scratch,
+            self.image.clone(),
+            Some(&self.oplog),
+            until,
+            |_| (),
+        )
+        .await
+    }
+}
+
+async fn numbers(source: &AtT, after: Option<Bytes>) -> Vec<i64> {
+    let mut rows = source.rows(UUID, after).await.unwrap();
+    let mut numbers = Vec::new();
+    loop {
+        let batch = rows.next_batch().await.unwrap();
+        if batch.is_empty() {
+            return numbers;
+        }
+        numbers.extend(
+            batch
+                .iter()
+                .map(|r| bson::RawDocument::from_bytes(&r.doc).unwrap().get_i64("n").unwrap()),
+        );
+    }
+}
+
+#[test]
+fn an_instant_shows_everything_up_to_and_including_its_entry() {
+    run(async {
+        let backup = backup(doc! {}).await;
+        for (until, last) in [
+            (Ts::new(5, 1), 5),
+            (Ts::new(6, 0), 5),
+            (Ts::new(6, 1), 6),
+            (Ts::new(8, 1), 8),
+            (Ts::new(9, 1), 9),
+            (Ts::new(13, u32::MAX), 13),
+            (Ts::new(20, 1), 20),
+        ] {
+            let source = backup.at(until).await.unwrap();
+            assert_eq!(source.at(), at(last), "{until}");
+            let expected: Vec<_> = (2..=i64::from(last)).rev().collect();
+            assert_eq!(numbers(&source, None).await, expected, "{until}");
+        }
+    });
+}
+
+#[test]
+fn what_the_stores_cannot_give_is_refused() {
+    run(async {
+        let backup = backup(doc! {}).await;
+        assert!(matches!(
+            backup.at(Ts::new(20, 2)).await,
+            Err(MaterializeFault::OplogEnds { .. })
+        ));
+        assert!(matches!(
+            backup.at(Ts::new(5, 0)).await,
+            Err(MaterializeFault::ImageTooNew { .. })
+        ));
+        let image = Image {
+            consistent_from: Some(at(6)),
+            ..backup.image.clone()
+        };
+        let torn = Backup { image, ..backup };
+        assert!(matches!(
+            torn.at(Ts::new(9, 1)).await,
+            Err(MaterializeFault::Inconsistent(_))
+        ));
+    });
+}
+
+#[test]
+fn nothing_is_written_into_the_repository() {
+    run(async {
+        let repository = Arc::new(MemoryBlocks::new());
+        let backup = backup(doc! {}).await;
+        let before = repository.len();
+        let scratch = Arc::new(MemoryBlocks::new());
+        let overlay = Overlay {
+            repository: repository.clone(),
+            scratch: scratch.clone(),
+        };
+        let id = overlay.put(Bytes::from_static(b"x")).await.unwrap();
+        assert_eq!((repository.len(), scratch.len()), (before, 1));
+        assert_eq!(&overlay.get(id).await.unwrap()[..], b"x");
+        drop(backup);
+    });
+}
+
+#[test]
+fn rows_go_on_after_a_key() {
+    run(async {
+        for (options, expected) in [
+            (doc! {}, (2..=17).rev().collect::<Vec<i64>>()),
+            (doc! { "capped": true, "size": 65536 }, (5..=20).collect()),
+        ] {
+            let source = backup(options).await.at(Ts::new(20, 1)).await.unwrap();
+            let first = source.rows(UUID, None).await.unwrap().next_batch().await.unwrap();
+            assert_eq!(numbers(&source, Some(first[2].key.clone())).await, expected);
+        }
+    });
+}
+
+#[test]
+fn a_capped_collection_comes_in_the_order_of_insertion_however_little_memory_there_is() {
+    run(async {
+        let source = backup(doc! { "capped": true, "size": 65536 })
+            .await
+            .at(Ts::new(20, 1))
+            .await
+            .unwrap();
+        let expected: Vec<i64> = (2..=20).collect();
+        assert_eq!(numbers(&source, None).await, expected);
+        for budget in [1, 100, 1000] {
+            let head = &source.head;
+            let mut rows = CappedRows {
+                head,
+                uuid: UUID,
+                last: None,
+                waiting: BTreeMap::new(),
+                ended: false,
+                budget,
+            };
+            let mut got = Vec::new();
+            loop {
+                let batch = rows.next_batch().await.unwrap();
+                if batch.is_empty() {
+                    break;
+                }
+                got.extend(
+                    batch
+                        .iter()
+                        .map(|r| bson::RawDocument::from_bytes(&r.doc).unwrap().get_i64("n").unwrap()),
+                );
+            }
+            assert_eq!(got, expected, "budget {budget}");
+        }
+    });
+}
