@@ -124,11 +124,9 @@ async fn read_collection(
         } else {
             doc! { "_id": 1 }
         };
-        let find = database
-            .collection::<RawDocumentBuf>(&namespace.coll)
-            .find(doc! {})
-            .sort(order);
-        collection.documents = find.allow_disk_use(true).await?.try_collect().await?;
+        let handle = database.collection::<RawDocumentBuf>(&namespace.coll);
+        let find = handle.find(doc! {}).sort(order).allow_disk_use(true);
+        collection.documents = find.await?.try_collect().await?;
     }
     Ok(collection)
 }

@@ -50,31 +50,31 @@ struct Kind {
 const KINDS: [Kind; 6] = [
     Kind {
         collection: "customers",
-        count: 400_000,
+        count: 700_000,
         make: customer,
         indexes: &["email", "address.city"],
     },
     Kind {
         collection: "orders",
-        count: 1_000_000,
+        count: 1_900_000,
         make: order,
         indexes: &["customer", "placed"],
     },
     Kind {
         collection: "events",
-        count: 4_000_000,
+        count: 7_500_000,
         make: event,
         indexes: &["at"],
     },
     Kind {
         collection: "articles",
-        count: 60_000,
+        count: 110_000,
         make: article,
         indexes: &["tags"],
     },
     Kind {
         collection: "pictures",
-        count: 3_000,
+        count: 5_500,
         make: picture,
         indexes: &[],
     },
@@ -141,6 +141,8 @@ fn finish(insert: Option<Insert>) -> Result<()> {
     Ok(())
 }
 
+const STATES: [&str; 4] = ["open", "paid", "sent", "returned"];
+
 const WORDS: [&str; 32] = [
     "river", "spring", "stone", "mill", "bridge", "water", "valley", "meadow", "harbour", "copper", "silver", "letter",
     "window", "garden", "winter", "summer", "market", "basket", "leather", "candle", "orange", "violet", "north",
@@ -196,7 +198,7 @@ fn order(number: u64, rng: &mut StdRng) -> bson::Document {
         "_id": object_id(number, rng),
         "customer": rng.gen_range(0..400_000_i64),
         "placed": moment(rng),
-        "state": ["open", "paid", "sent", "returned"][rng.gen_range(0..4)],
+        "state": STATES[rng.gen_range(0..STATES.len())],
         "lines": lines,
         "remark": if rng.gen_bool(0.2) { Bson::String(words(rng, 20)) } else { Bson::Null },
     }

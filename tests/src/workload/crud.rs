@@ -7,14 +7,21 @@ use mongodb::options::UpdateModifications;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::ddl::create_clustered;
 use super::documents::{
     CAPPED, CLUSTERED, COLLECTIONS, DATABASES, body, document, id, modifiers, odd_document, pipeline,
 };
+use super::series::create_series;
 use super::{ServerVersion, Writer};
 
 /// Gives every ordinary collection some documents.
 pub async fn fill(client: &Client, rng: &mut StdRng) -> Result<()> {
     for database in DATABASES {
+        let capped = doc! { "create": CAPPED[0], "capped": true, "size": 8192 };
+        for create in [capped, create_clustered(), create_series()] {
+            // Refused by versions that know no such thing, and where an earlier workload made it.
+            let _ = client.database(database).run_command(create).await;
+        }
         for collection in COLLECTIONS {
             let documents = (0..40).map(|number| {
                 let mut document = doc! { "_id": number };
@@ -85,9 +92,15 @@ impl Writer {
         let document = document(&mut self.rng);
         let filter = doc! { "_id": document.get("_id") };
         match self.rng.gen_range(0..3) {
-            0 => drop(collection.insert_one(document).await?),
-            1 => drop(collection.update_one(filter, modifiers(&mut self.rng)).await?),
-            _ => drop(collection.delete_one(filter).await?),
+            0 => {
+                collection.insert_one(document).await?;
+            }
+            1 => {
+                collection.update_one(filter, modifiers(&mut self.rng)).await?;
+            }
+            _ => {
+                collection.delete_one(filter).await?;
+            }
         }
         Ok(())
     }

@@ -8,6 +8,11 @@ use rand::Rng;
 use super::documents::{CAPPED, CLUSTERED};
 use super::{ServerVersion, Writer};
 
+/// Makes the clustered collection.
+pub fn create_clustered() -> Document {
+    doc! { "create": CLUSTERED, "clusteredIndex": { "key": { "_id": 1 }, "unique": true, "name": "by key" } }
+}
+
 impl Writer {
     pub(super) async fn ddl(&mut self) -> (&'static str, Result<()>) {
         let database = self.database();
@@ -16,14 +21,21 @@ impl Writer {
         let (kind, command) = match self.rng.gen_range(0..100) {
             0..8 => ("drop", doc! { "drop": from }),
             8..18 => return ("rename", self.rename(&database, from, to).await),
-            18..28 => ("create capped", self.create_capped()),
-            28..33 => ("create", self.create()),
+            18..22 => ("create capped", self.create_capped()),
+            22..28 => {
+                let create = self.create_capped();
+                let name = create.get_str("create").unwrap_or_default().to_owned();
+                return ("create capped", self.anew(&database, &name, create).await);
+            }
+            28..33 => {
+                let create = self.create(from);
+                return ("create", self.anew(&database, from, create).await);
+            }
             33..36 if self.server >= ServerVersion(6, 0) => {
-                let index = doc! { "key": { "_id": 1 }, "unique": true, "name": "by key" };
-                (
+                return (
                     "create clustered",
-                    doc! { "create": CLUSTERED, "clusteredIndex": index },
-                )
+                    self.anew(&database, CLUSTERED, create_clustered()).await,
+                );
             }
             36..42 => (
                 "$out",
@@ -75,8 +87,15 @@ impl Writer {
         command
     }
 
-    fn create(&mut self) -> Document {
-        let mut command = doc! { "create": self.collection_name() };
+    /// Drops what is there, then makes it: implicit creation rarely leaves a name free.
+    async fn anew(&mut self, database: &Database, name: &str, create: Document) -> Result<()> {
+        database.collection::<Document>(name).drop().await?;
+        database.run_command(create).await?;
+        Ok(())
+    }
+
+    fn create(&mut self, name: &str) -> Document {
+        let mut command = doc! { "create": name };
         match self.rng.gen_range(0..4) {
             0 => command.insert("collation", doc! { "locale": "en", "strength": 2 }),
             1 => command.insert("validator", doc! { "never": { "$exists": false } }),
@@ -99,16 +118,16 @@ impl Writer {
 
     fn index(&mut self) -> Document {
         let mut index = doc! { "name": format!("index {}", self.rng.gen_range(0..5)) };
-        match self.rng.gen_range(0..7) {
-            0 => drop(index.insert("key", doc! { "a": 1, "o.p": -1 })),
-            1 => drop(index.extend(doc! { "key": { "count": 1 }, "sparse": true })),
-            2 => drop(index.extend(doc! { "key": { "a": 1 }, "partialFilterExpression": { "a": { "$gt": 3 } } })),
-            3 => drop(index.insert("key", doc! { "s": "hashed" })),
-            4 => drop(index.insert("key", doc! { "$**": 1 })),
-            5 => drop(index.extend(doc! { "key": { "s": 1 }, "collation": { "locale": "de", "strength": 1 } })),
+        index.extend(match self.rng.gen_range(0..7) {
+            0 => doc! { "key": { "a": 1, "o.p": -1 } },
+            1 => doc! { "key": { "count": 1 }, "sparse": true },
+            2 => doc! { "key": { "a": 1 }, "partialFilterExpression": { "a": { "$gt": 3 } } },
+            3 => doc! { "key": { "s": "hashed" } },
+            4 => doc! { "key": { "$**": 1 } },
+            5 => doc! { "key": { "s": 1 }, "collation": { "locale": "de", "strength": 1 } },
             // Far in the future: nothing expires while a test runs.
-            _ => drop(index.extend(doc! { "key": { "when": 1 }, "expireAfterSeconds": 1_000_000_000 })),
-        }
+            _ => doc! { "key": { "when": 1 }, "expireAfterSeconds": 1_000_000_000 },
+        });
         index
     }
 

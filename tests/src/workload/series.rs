@@ -9,6 +9,12 @@ use super::Writer;
 /// The time-series collection of each database.
 pub const SERIES: &str = "weather";
 
+/// Makes it. The expiry is far in the future: nothing expires while a test runs.
+pub fn create_series() -> Document {
+    let options = doc! { "timeField": "at", "metaField": "station", "granularity": "minutes" };
+    doc! { "create": SERIES, "timeseries": options, "expireAfterSeconds": 1_000_000_000_i64 }
+}
+
 impl Writer {
     pub(super) async fn series(&mut self) -> (&'static str, Result<()>) {
         let database = self.database();
@@ -19,8 +25,7 @@ impl Writer {
             );
         }
         if self.does_ddl() && self.chance(0.3) {
-            let options = doc! { "timeField": "at", "metaField": "station", "granularity": "minutes" };
-            let create = doc! { "create": SERIES, "timeseries": options, "expireAfterSeconds": 3_000_000_000_i64 };
+            let create = create_series();
             return (
                 "create series",
                 database.run_command(create).await.map(drop).map_err(Into::into),

@@ -42,17 +42,19 @@ impl Writer {
             let collection = self.database().collection::<Document>(name);
             let filter = doc! { "_id": id(&mut self.rng) };
             match self.rng.gen_range(0..10) {
-                0..4 => drop(
+                0..4 => {
                     collection
                         .insert_one(document(&mut self.rng))
                         .session(&mut *session)
-                        .await?,
-                ),
+                        .await?;
+                }
                 4..8 => {
                     let update = modifiers(&mut self.rng);
-                    drop(collection.update_one(filter, update).session(&mut *session).await?);
+                    collection.update_one(filter, update).session(&mut *session).await?;
                 }
-                _ => drop(collection.delete_one(filter).session(&mut *session).await?),
+                _ => {
+                    collection.delete_one(filter).session(&mut *session).await?;
+                }
             }
         }
         Ok(())
@@ -61,10 +63,10 @@ impl Writer {
     /// Prepares as a shard would, lets others write meanwhile, then decides.
     async fn decide_prepared(&mut self, session: &mut ClientSession) -> (&'static str, Result<()>) {
         let admin = self.client.database("admin");
-        let prepared = admin
-            .run_command(doc! { "prepareTransaction": 1 })
-            .session(&mut *session)
-            .await;
+        // Waiting for a majority here may never end: a waiting global lock of another writer stops the flush of the
+        // journal that would make one, and that lock waits for this transaction.
+        let prepare = doc! { "prepareTransaction": 1, "writeConcern": { "w": 1, "j": false } };
+        let prepared = admin.run_command(prepare).session(&mut *session).await;
         let prepared = prepared
             .map_err(anyhow::Error::from)
             .and_then(|reply| Ok(reply.get_timestamp("prepareTimestamp")?));
