@@ -114,10 +114,9 @@ impl OplogStore {
             )));
         }
         if header.incarnation != self.incarnation {
-            return Err(AppendError::Stale {
-                found: header.incarnation.0,
-                current: self.incarnation.0,
-            });
+            let (found, current) = (header.incarnation, self.incarnation);
+            let detail = format!("it is of incarnation {found}, the current one is {current}; open the stream again");
+            return Err(AppendError::Stale { detail });
         }
         let ordered = header.previous.ts < header.first.ts
             && if header.count == 1 {
