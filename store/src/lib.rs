@@ -11,9 +11,9 @@
 
 pub mod backend;
 pub mod blocks;
-pub mod memory_blocks;
 pub mod conformance;
 pub mod images;
+pub mod memory_blocks;
 pub mod note;
 pub mod objects;
 pub mod oplog_store;

@@ -114,9 +114,9 @@ impl OplogStore {
             )));
         }
         if header.incarnation != self.incarnation {
+            let (found, current) = (header.incarnation, self.incarnation);
             return Err(AppendError::Stale {
-                found: header.incarnation.0,
-                current: self.incarnation.0,
+                detail: format!("it is of incarnation {found}, the current one is {current}: open the stream again"),
             });
         }
         let ordered = header.previous.ts < header.first.ts
