@@ -65,7 +65,6 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings) -> anyhow
         node: NODE,
         tuning: Tuning {
             memtable_bytes: settings.memtable_budget_bytes,
-            block_cache_bytes: settings.block_cache_bytes,
             scratch,
             ..Tuning::default()
         },

@@ -21,12 +21,12 @@ impl Set {
     pub async fn open_stream(&self) -> Result<OpenReply, Refusal> {
         let (_, record) = self.record()?;
         let stores = self.stores(record.incarnation).await.map_err(refusal)?;
-        let sync = match (record.phase, stores.sync.begun()) {
+        let sync = match (record.phase, stores.sync.begun().await.map_err(refusal)?) {
             (Phase::Starting | Phase::Transferring, Some((_, metas))) => Some(SyncOrder {
                 begun: Some(SyncBegun {
                     collections: metas.iter().map(|m| m.uuid).collect(),
-                    parts: stores.sync.progress(),
-                    ended: stores.sync.ended().is_some(),
+                    parts: stores.sync.progress().await.map_err(refusal)?,
+                    ended: stores.sync.ended().await.map_err(refusal)?.is_some(),
                 }),
             }),
             (Phase::Starting | Phase::Transferring, None) => Some(SyncOrder { begun: None }),
@@ -34,7 +34,7 @@ impl Set {
         };
         // An oplog may have been begun by an agent that died before its sync was: that one begins again elsewhere.
         let begun = sync.as_ref().is_none_or(|order| order.begun.is_some());
-        let tail = if begun { stores.oplog.tip() } else { None };
+        let tail = if begun { stores.oplog.tip().await.map_err(refusal)? } else { None };
         Ok(OpenReply { incarnation: record.incarnation, sync, tail })
     }
 
@@ -48,7 +48,7 @@ impl Set {
             return Err(Refusal::new(RefusalKind::Conflict, "this sync is past its transfer: open the stream again"));
         }
         stores.oplog.begin(header.tail_after).await.map_err(refusal)?;
-        stores.sync.begin(frame).await.map_err(refusal)?;
+        stores.sync.begin(frame).await.map_err(slice_refusal)?;
         self.advance(&record, Phase::Transferring).await?;
         Ok(Accepted {})
     }
@@ -72,7 +72,7 @@ impl Set {
         if record.phase > Phase::Transferring {
             return Ok(Accepted {});
         }
-        let stop = stores.sync.end(end).await.map_err(refusal)?.stop;
+        let stop = stores.sync.end(end).await.map_err(slice_refusal)?.stop;
         let command = Command::SetSyncStop { set: self.id.clone(), incarnation: record.incarnation, stop };
         submit(&self.ground.control, command).await?;
         self.advance(&record, Phase::Building).await?;
@@ -86,9 +86,9 @@ impl Set {
         let header: headwater_protocol::slices::OplogSliceHeader = frame.header().map_err(invalid)?;
         self.same_set(&header.replica_set)?;
         let (_, stores) = self.current(header.incarnation).await?;
-        let appended = stores.oplog.append(frame).await.map_err(append_refusal)?;
+        let tip = stores.oplog.append(frame).await.map_err(append_refusal)?;
         self.head_waker.wake();
-        Ok(OplogAck { tip: appended.tip.after, tip_slice: appended.tip.previous_slice })
+        Ok(OplogAck { tip: tip.after, tip_slice: tip.previous_slice })
     }
 
     /// Takes fetched documents.
@@ -183,7 +183,7 @@ impl Set {
     /// The optime from which a stalled or new head must go on, for status.
     pub async fn tip(&self, incarnation: Incarnation) -> Result<Option<Optime>, Refusal> {
         let stores = self.stores(incarnation).await.map_err(refusal)?;
-        Ok(stores.oplog.tip().map(|tip| tip.after))
+        Ok(stores.oplog.tip().await.map_err(refusal)?.map(|tip| tip.after))
     }
 }
 

@@ -132,7 +132,7 @@ fn planned_namespace(item: &headwater_restore::naming::Item) -> PlannedNamespace
 /// Opens the base image and applies the oplog up to the plan's instant. `scratch` takes what does not fit in memory.
 pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Result<AtT, Refusal> {
     let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;
-    let image = image(set, &plan.base.name).await?;
+    let image = image(set, &plan.base).await?;
     let oplog = (!plan.is_whole_image()).then_some(&stores.oplog);
     let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, plan.until, |_| {});
     made.await.map_err(|e| match e {
@@ -141,8 +141,8 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Re
     })
 }
 
-async fn image(set: &Set, name: &str) -> Result<Image, Refusal> {
-    let bytes = crate::work::head_store::manifest(set, name).await.map_err(refusal)?;
+async fn image(set: &Set, base: &Base) -> Result<Image, Refusal> {
+    let bytes = crate::work::head_store::manifest(set, base.incarnation, &base.name).await.map_err(refusal)?;
     Image::decode(&bytes).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))
 }
 

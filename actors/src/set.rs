@@ -17,15 +17,12 @@ use tokio::sync::Mutex;
 
 use crate::board::Board;
 use crate::child::Waker;
-use crate::trouble::Trouble;
 
 /// What an operator may set and the children need.
 #[derive(Clone, Debug)]
 pub struct Tuning {
     /// Bytes of changes a head holds in memory before it spills them.
     pub memtable_bytes: usize,
-    /// Bytes of blocks kept in memory for each replica set.
-    pub block_cache_bytes: usize,
     /// Seconds between waypoints of a head that changes.
     pub waypoint_seconds: u64,
     /// Where restores keep what they spill; removed when they end.
@@ -36,7 +33,6 @@ impl Default for Tuning {
     fn default() -> Self {
         Tuning {
             memtable_bytes: limits::MEMTABLE_BUDGET_BYTES,
-            block_cache_bytes: limits::BLOCK_CACHE_BYTES,
             waypoint_seconds: 60,
             scratch: std::env::temp_dir().join("headwater-scratch"),
         }
@@ -94,8 +90,7 @@ impl Set {
     /// Opens the repository.
     pub async fn open(ground: Ground, id: ReplicaSetId) -> Result<Arc<Set>, StoreError> {
         let epoch = ground.control.state().replica_sets.get(&id).map(|r| r.epoch).unwrap_or_default();
-        let packs = PackSettings { cache_bytes: ground.tuning.block_cache_bytes, ..PackSettings::default() };
-        let repository = Repository::open(ground.objects.clone(), &id, epoch, packs).await?;
+        let repository = Repository::open(ground.objects.clone(), &ground.host, &id, epoch).await?;
         Ok(Arc::new(Set {
             id,
             ground,
@@ -118,15 +113,15 @@ impl Set {
     }
 
     /// The stores of an incarnation; opened once for the current one.
-    pub async fn stores(&self, incarnation: Incarnation) -> Result<Stores, Trouble> {
+    pub async fn stores(&self, incarnation: Incarnation) -> Result<Stores, StoreError> {
         let mut cached = self.stores.lock().await;
         if let Some(stores) = cached.as_ref().filter(|s| s.incarnation == incarnation) {
             return Ok(stores.clone());
         }
         let opened = Stores {
             incarnation,
-            oplog: self.repository.oplog(incarnation).await?,
-            sync: self.repository.sync(incarnation).await?,
+            oplog: Arc::new(self.repository.oplog(incarnation).await?),
+            sync: Arc::new(self.repository.sync(incarnation).await?),
         };
         let newer = cached.as_ref().is_none_or(|s| s.incarnation < incarnation);
         if newer {
@@ -140,7 +135,7 @@ impl Set {
 pub async fn scratch(ground: &Ground, restore: u64) -> Result<Arc<dyn Blocks>, StoreError> {
     let folder = ground.tuning.scratch.join(format!("restore-{restore}"));
     let objects: Arc<dyn Objects> = Arc::new(DirectoryObjects::open(&folder, ground.host.blocking.clone()).await?);
-    let blocks: Arc<dyn Blocks> = PackStore::open(objects, "scratch/", Epoch(1), PackSettings::default()).await?;
+    let blocks: Arc<dyn Blocks> = PackStore::open(objects, &ground.host, "scratch/", Epoch(1), PackSettings::default()).await?;
     Ok(blocks)
 }
 

@@ -35,7 +35,7 @@ pub enum Fault {
 }
 
 /// What a child does, one bounded step at a time.
-pub trait Work: 'static {
+pub trait Work: Unpin + 'static {
     /// Does a bounded piece of work. All effects must be safe to repeat: a step may be cut off anywhere.
     fn step(&mut self) -> impl Future<Output = Result<Pace, Fault>>;
 }

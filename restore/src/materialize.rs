@@ -14,7 +14,7 @@ use headwater_oplog::key::DocumentKey;
 use headwater_protocol::slices::documents;
 use headwater_store::blocks::Blocks;
 use headwater_store::objects::StoreError;
-use headwater_store::oplog_store::{OplogError, OplogStore};
+use headwater_store::oplog_store::OplogStore;
 
 use crate::source::{CollectionAtT, Rows, Source, SourceFault};
 use rows::{CappedRows, KeyedRows, backup};
@@ -57,7 +57,7 @@ pub enum MaterializeFault {
     Head(#[from] HeadError),
     /// The oplog store failed.
     #[error(transparent)]
-    Oplog(#[from] OplogError),
+    Oplog(#[from] StoreError),
     /// An image in the stores holds something that is no BSON.
     #[error("the definition of {namespace} cannot be read: {detail}; run `headwater check`")]
     Definition {
@@ -155,7 +155,7 @@ async fn apply(
     until: Ts,
     applied: &mut (impl FnMut(Optime) + Send),
 ) -> Result<(), MaterializeFault> {
-    let mut reader = oplog.read(head.applied())?;
+    let mut reader = oplog.read(head.applied());
     while let Some(slice) = reader.next().await? {
         for raw in documents(&slice.payload) {
             let unreadable = |detail: String| MaterializeFault::Entry {

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_cluster::State;
-use headwater_model::{Phase, ReplicaSetId};
-use headwater_store::images::ImageName;
+use headwater_model::{Incarnation, Phase, ReplicaSetId};
 use tokio::time::Instant;
 
 use crate::set::Set;
 use crate::worker::{Fault, Pace, Work};
+
+/// An image by its name in an incarnation.
+type Named = (Incarnation, String);
 
 /// How often the Groom child looks.
 const EVERY: Duration = Duration::from_secs(60);
@@ -22,7 +24,7 @@ const EVERY: Duration = Duration::from_secs(60);
 pub struct GroomWork {
     set: Arc<Set>,
     next: Instant,
-    suspects: BTreeSet<ImageName>,
+    suspects: BTreeSet<Named>,
 }
 
 impl GroomWork {
@@ -35,19 +37,19 @@ impl GroomWork {
 /// Which images may be removed now, and which are to be looked at again: an image goes only when two looks in a row
 /// found it unknown, so that one just cut and not yet committed is safe.
 pub fn plan(
-    known: &BTreeSet<ImageName>,
-    listed: &BTreeSet<ImageName>,
-    suspects: &BTreeSet<ImageName>,
-) -> (Vec<ImageName>, BTreeSet<ImageName>) {
+    known: &BTreeSet<Named>,
+    listed: &BTreeSet<Named>,
+    suspects: &BTreeSet<Named>,
+) -> (Vec<Named>, BTreeSet<Named>) {
     let unknown: BTreeSet<_> = listed.difference(known).cloned().collect();
     let (remove, wait): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|image| suspects.contains(image));
     (remove, wait.into_iter().collect())
 }
 
-fn known(state: &State, set: &ReplicaSetId) -> BTreeSet<ImageName> {
+fn known(state: &State, set: &ReplicaSetId) -> BTreeSet<Named> {
     let snapshots = state.snapshots.iter().filter(|((s, _), _)| s == set).filter_map(|(_, s)| s.image.as_ref());
     let waypoint = state.replica_sets.get(set).and_then(|r| r.waypoint.as_ref());
-    snapshots.chain(waypoint).filter_map(|image| image.name.parse().ok()).collect()
+    snapshots.chain(waypoint).map(|image| (image.incarnation, image.name.clone())).collect()
 }
 
 impl Work for GroomWork {
@@ -57,11 +59,16 @@ impl Work for GroomWork {
         }
         self.next = Instant::now() + EVERY;
         // The order matters: first what is listed, then what is known. An image made known in between is in `known`.
-        let listed = self.set.repository.images().list().await?.into_iter().map(|image| image.name).collect();
+        let (_, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
+        let mut listed = BTreeSet::new();
+        for incarnation in (1..=record.incarnation.0).map(Incarnation) {
+            let names = self.set.repository.images(incarnation).list().await?;
+            listed.extend(names.into_iter().map(|name| (incarnation, name)));
+        }
         let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
         let (remove, suspects) = plan(&known(&state, &self.set.id), &listed, &self.suspects);
-        for name in remove {
-            self.set.repository.images().delete(name).await?;
+        for (incarnation, name) in remove {
+            self.set.repository.images(incarnation).delete(&name).await?;
         }
         self.suspects = suspects;
         if record.phase == Phase::Complete {
@@ -74,14 +81,13 @@ impl Work for GroomWork {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use headwater_model::{Epoch, Incarnation, Optime, Ts};
 
-    fn set(positions: &[u64]) -> BTreeSet<ImageName> {
+    fn set(positions: &[u64]) -> BTreeSet<Named> {
         positions.iter().map(|at| name(*at)).collect()
     }
 
-    fn name(at: u64) -> ImageName {
-        ImageName { incarnation: Incarnation(1), at: Optime::new(Ts(at), 1), epoch: Epoch(1) }
+    fn name(at: u64) -> Named {
+        (Incarnation(1), at.to_string())
     }
 
     #[test]

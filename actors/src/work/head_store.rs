@@ -1,6 +1,5 @@
 //! A head and its way to rest: spills and folds beside the applying, images in the order that makes them whole or absent.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +10,6 @@ use headwater_head::{FoldDone, FoldJob, Head, HeadError, HeadFault, Image, Missi
 use headwater_host::{Task, TaskEnded};
 use headwater_model::{Incarnation, Optime};
 use headwater_store::blocks::Blocks;
-use headwater_store::images::ImageName;
 use headwater_store::objects::StoreError;
 
 use crate::set::Set;
@@ -68,13 +66,13 @@ fn settled<T>(result: Result<Result<T, HeadError>, TaskEnded>) -> Result<T, Faul
 impl HeadStore {
     /// Takes a head under care.
     pub fn new(set: Arc<Set>, incarnation: Incarnation, head: Head) -> Self {
-        let written_at_last_image = set.repository.blocks().stats().written_bytes;
+        let written_at_last_image = set.repository.blocks().stats().stored_bytes_written;
         HeadStore { set, incarnation, head, spill: None, fold: None, missing: Vec::new(), written_at_last_image }
     }
 
     /// Opens the head of an image.
     pub async fn open(set: Arc<Set>, image: &ImageRef) -> Result<Self, Fault> {
-        let bytes = manifest(&set, &image.name).await?;
+        let bytes = manifest(&set, image.incarnation, &image.name).await?;
         let decoded = Image::decode(&bytes).map_err(fault)?;
         let head = Head::open(blocks(&set), decoded).await.map_err(fault)?;
         Ok(HeadStore::new(set, image.incarnation, head))
@@ -165,13 +163,13 @@ impl HeadStore {
         let (image, spilled) = job.run(blocks(&self.set)).await.map_err(fault)?;
         self.head.finish_spill(spilled);
         self.set.repository.blocks().flush().await?;
-        let name = ImageName { incarnation: self.incarnation, at: image.applied, epoch };
+        let name = format!("{:016x}-{:016x}", image.applied.ts.0, epoch.0);
         let manifest = image.encode().map_err(fault)?;
-        self.set.repository.images().put(name, &manifest).await?;
-        let written = self.set.repository.blocks().stats().written_bytes;
+        self.set.repository.images(self.incarnation).put(&name, &manifest).await?;
+        let written = self.set.repository.blocks().stats().stored_bytes_written;
         let stored = written - std::mem::replace(&mut self.written_at_last_image, written);
         let reference = ImageRef {
-            name: name.to_string(),
+            name,
             incarnation: self.incarnation,
             at: image.applied,
             replay_from: image.replay_from,
@@ -189,7 +187,6 @@ pub fn blocks(set: &Set) -> Arc<dyn Blocks> {
 }
 
 /// Reads the manifest of an image that the control state names.
-pub async fn manifest(set: &Set, name: &str) -> Result<Bytes, StoreError> {
-    let unknown = |_| StoreError::NotFound(name.to_owned());
-    set.repository.images().get(ImageName::from_str(name).map_err(unknown)?).await
+pub async fn manifest(set: &Set, incarnation: Incarnation, name: &str) -> Result<Bytes, StoreError> {
+    set.repository.images(incarnation).get(name).await
 }

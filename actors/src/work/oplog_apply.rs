@@ -34,7 +34,7 @@ impl OplogApplyWork {
         let head = HeadStore::open(set.clone(), &waypoint).await?;
         let applied = head.head.applied();
         set.board.set_applied(applied);
-        let reader = stores.oplog.read(applied)?;
+        let reader = stores.oplog.read(applied);
         let waypoint_ms = set.ground.host.clock.now_ms();
         Ok(OplogApplyWork { set, head, reader, waypoint_at: applied, waypoint_ms })
     }

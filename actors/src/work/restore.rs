@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use headwater_cluster::command::RestoreProgress;
 use headwater_cluster::{Command, Restore, RestoreState};
-use headwater_host::TaskEnded;
 use headwater_protocol::admin::Destination;
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_restore::load::{Cursor, LoadFault, Loaded, Observer, Settings, Step, Target, load};
@@ -47,34 +46,20 @@ impl Work for RestoreWork {
             return Ok(Pace::Idle);
         };
         let teller = Arc::new(Teller::new(self.set.clone(), id, restore));
-        let running = self.set.ground.host.spawn(carry_out(self.set.clone(), id, restore.clone(), teller.clone()));
-        let abort = AbortOnDrop(running.abort_handle());
-        let outcome = running.await;
-        drop(abort);
-        let (ended, error) = match outcome {
-            Ok(Ok(loaded)) => {
+        let (ended, error) = match carry_out(self.set.clone(), id, restore.clone(), teller.clone()).await {
+            Ok(loaded) => {
                 for note in &loaded.notes {
                     tracing::info!(restore = id, "{note}");
                 }
                 (RestoreState::Finished, None)
             }
-            Ok(Err(Trouble::Passing(text))) => return Err(Fault::Retry(text)),
-            Ok(Err(Trouble::Final(text))) => (RestoreState::Failed, Some(text)),
-            Err(TaskEnded::Aborted) => return Ok(Pace::Idle),
-            Err(TaskEnded::Panicked(text)) => (RestoreState::Failed, Some(format!("a fault of ours: {text}"))),
+            Err(Trouble::Passing(text)) => return Err(Fault::Retry(text)),
+            Err(Trouble::Final(text)) => (RestoreState::Failed, Some(text)),
         };
         crate::set::remove_scratch(&self.set.ground, id).await;
         let progress = teller.ended(ended, error);
         submit_as_child(&self.set.ground.control, Command::UpdateRestore { id, epoch: record.epoch, progress }).await?;
         Ok(Pace::Again)
-    }
-}
-
-struct AbortOnDrop(futures::future::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -96,7 +96,7 @@ impl Work for SnapshotWork {
             return Ok(Pace::Idle);
         };
         let stores = self.set.stores(record.incarnation).await?;
-        let at_least = stores.oplog.tip().map(|tip| tip.after.ts).unwrap_or_default();
+        let at_least = stores.oplog.tip().await?.map(|tip| tip.after.ts).unwrap_or_default();
         let image = self.set.cuts.ask(at_least);
         self.set.head_waker.wake();
         let cut = tokio::time::timeout(PATIENCE, image).await;

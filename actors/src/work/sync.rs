@@ -53,14 +53,14 @@ impl SyncWork {
 
     /// Sync slices → head at the begin of the scan.
     async fn build_head(&mut self, record: &ReplicaSet) -> Result<(), Fault> {
-        let Some((begin, metas)) = self.stores.sync.begun() else {
+        let Some((begin, metas)) = self.stores.sync.begun().await? else {
             return Err(Fault::Blocked("the sync slices are gone; resync this replica set".into()));
         };
         let begin_at = Begin { tail_after: begin.tail_after, begin_applying: begin.begin_applying };
         let mut head = Head::new(blocks(&self.set), &begin.server_version, begin_at).map_err(fault)?;
         let builder = Builder::new(blocks(&self.set), blocks(&self.set));
         for meta in &metas {
-            let slices = self.stores.sync.slices_of(meta.uuid);
+            let slices = self.stores.sync.slices_of(meta.uuid).await?;
             let mut source = Slices { store: self.stores.sync.clone(), slices: slices.into_iter() };
             let built = builder.build(meta, &mut source).await.map_err(fault)?;
             head.add_collection(meta, built);
@@ -81,7 +81,7 @@ impl SyncWork {
     /// Applies what is stored up to `until`; whether it got there.
     async fn apply_until(&mut self, until: Optime) -> Result<bool, Fault> {
         let head = self.head.as_mut().ok_or_else(no_head)?;
-        let mut reader = self.stores.oplog.read(head.head.applied())?;
+        let mut reader = self.stores.oplog.read(head.head.applied());
         while head.head.applied() < until {
             let Some(slice) = reader.next().await? else {
                 return Ok(false);
@@ -249,7 +249,7 @@ impl SliceSource for Slices {
         let Some(slice) = self.slices.next() else {
             return Ok(None);
         };
-        let payload: Bytes = self.store.read(&slice).await?.payload;
+        let payload: Bytes = self.store.read(&slice).await?;
         Ok(Some(SlicePayload { part: slice.part, number: slice.number, payload }))
     }
 }
