@@ -56,13 +56,13 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, none: &str) -> String {
     if rows.is_empty() {
         return none.to_owned();
     }
-    let mut lines = vec![header.iter().map(|h| h.to_uppercase()).collect()];
+    let mut lines: Vec<Vec<String>> = vec![header.iter().map(|h| h.to_uppercase()).collect()];
     lines.extend(rows);
-    let width = |column| {
+    let width = |column: usize| {
         lines
             .iter()
             .filter_map(|line: &Vec<String>| line.get(column))
-            .map(|c| c.chars().count())
+            .map(|cell: &String| cell.chars().count())
             .max()
     };
     let widths: Vec<usize> = (0..header.len()).map(|column| width(column).unwrap_or(0)).collect();
