@@ -56,11 +56,18 @@ fn main() -> Result<()> {
     match Arguments::parse().chore {
         Chore::Test { matrix } => test::run(matrix),
         Chore::Verify => verify::run(),
-        Chore::Demo => bail!("the demo is not written yet"),
+        Chore::Demo => demo(),
         Chore::Bench => bail!("the measurements are not written yet"),
         Chore::Mongod(MongodChore::Install { versions }) => install(&versions),
         Chore::Mongod(MongodChore::Start { version, members }) => start(&version, members),
     }
+}
+
+fn demo() -> Result<()> {
+    mongod::install(mongod::DEFAULT_VERSIONS[0])?;
+    // One build for both, so that their dependencies are compiled once.
+    chores::cargo(&["build", "--workspace", "--bins"]).run()?;
+    chores::built("demo").run()
 }
 
 fn install(versions: &[String]) -> Result<()> {
