@@ -56,7 +56,7 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, none: &str) -> String {
     if rows.is_empty() {
         return none.to_owned();
     }
-    let mut lines = vec![header.iter().map(|h| h.to_uppercase()).collect()];
+    let mut lines: Vec<Vec<String>> = vec![header.iter().map(|h| h.to_uppercase()).collect()];
     lines.extend(rows);
     let width = |column| {
         lines
