@@ -58,10 +58,10 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, none: &str) -> String {
     }
     let mut lines: Vec<Vec<String>> = vec![header.iter().map(|h| h.to_uppercase()).collect()];
     lines.extend(rows);
-    let width = |column| {
+    let width = |column: usize| {
         lines
             .iter()
-            .filter_map(|line: &Vec<String>| line.get(column))
+            .filter_map(|line| line.get(column))
             .map(|c| c.chars().count())
             .max()
     };
