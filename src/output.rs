@@ -61,8 +61,8 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, none: &str) -> String {
     let width = |column: usize| {
         lines
             .iter()
-            .filter_map(|line| line.get(column))
-            .map(|c| c.chars().count())
+            .filter_map(|line: &Vec<String>| line.get(column))
+            .map(|cell: &String| cell.chars().count())
             .max()
     };
     let widths: Vec<usize> = (0..header.len()).map(|column| width(column).unwrap_or(0)).collect();

@@ -170,7 +170,7 @@ mod tests {
                 bytes: 8,
                 last: Bytes::from_static(b"last"),
             },
-            plain: n % 2 == 0,
+            plain: n.is_multiple_of(2),
         };
         Definition {
             uuid: CollectionUuid(uuid),

@@ -4,7 +4,7 @@
 //! * [`memtable`]: changes in memory; [`collection`]: a collection with its stack of layers and tables.
 //! * [`head`]: the head: entries applied, jobs given out and taken back.
 //! * [`spill`], [`fold`], [`image`]: the jobs; [`build`]: the first copy.
-//! * [`scan`]: reading.
+//! * Reading is in [`scan`].
 
 pub mod build;
 mod catalog;

@@ -164,7 +164,8 @@ impl<M> Merge<M> {
     }
 
     fn choose(&self, take: &impl Fn(usize, u8, &Entry) -> bool) -> Choice {
-        let (mut least, mut second): (Option<(usize, &[u8])>, Option<(usize, &[u8])>) = (None, None);
+        let mut least: Option<(usize, &[u8])> = None;
+        let mut second: Option<(usize, &[u8])> = None;
         let (mut subtrees, mut smallest) = (0, (u64::MAX, 0));
         for (at, run) in self.runs.iter().enumerate() {
             let bound = match run.position() {

@@ -1,4 +1,5 @@
 //! Every backend keeps the promises of `Objects`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -115,9 +115,8 @@ impl OplogStore {
         }
         if header.incarnation != self.incarnation {
             let (found, current) = (header.incarnation, self.incarnation);
-            return Err(AppendError::Stale {
-                detail: format!("it is of incarnation {found}, the current one is {current}: open the stream again"),
-            });
+            let detail = format!("it is of incarnation {found}, the current one is {current}; open the stream again");
+            return Err(AppendError::Stale { detail });
         }
         let ordered = header.previous.ts < header.first.ts
             && if header.count == 1 {

@@ -216,6 +216,7 @@ impl OplogReader {
 
     /// The next slice; `None` at the tip as this process knows it.
     pub async fn next(&mut self) -> Result<Option<OplogSlice>, StoreError> {
+        let mut missing = None;
         for _ in 0..ATTEMPTS {
             let error = match self.step().await {
                 Ok(slice) => return Ok(slice),
@@ -229,10 +230,11 @@ impl OplogReader {
             let StoreError::NotFound(key) = error else {
                 return Err(error);
             };
-            let known = self.store.read_index(|index| index.manifest.number)?;
-            if self.store.newest_manifest().await? == Some(known) {
+            // Merged since it was planned, most likely: then it is elsewhere now.
+            if missing.as_ref() == Some(&key) {
                 return Err(self.store.broken(self.position, format!("{key} is missing")));
             }
+            missing = Some(key);
             self.store.refresh().await?;
         }
         Err(StoreError::unavailable(
