@@ -197,6 +197,9 @@ impl Restore {
             _ => done.plan.to.clone(),
         };
         let instant = instants::position(done.plan.at);
+        if self.to_uri.is_none() {
+            return format!("Restored everything as of {instant} to {to}.");
+        }
         format!(
             "Restored {} documents ({}) as of {instant} to {to}.",
             done.documents_done,

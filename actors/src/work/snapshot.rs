@@ -13,6 +13,9 @@ use crate::worker::{Fault, Pace, Work};
 /// How long the head's owner may take to cut an image before it is asked again.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// Why the first snapshot of a history is taken.
+const FIRST: &str = "sync";
+
 /// See the module.
 pub struct SnapshotWork {
     set: Arc<Set>,
@@ -66,7 +69,7 @@ pub fn due(snapshots: usize, next_ms: Option<i64>, interval_s: u64, now_ms: i64)
     let interval_ms = i64::try_from(interval_s.saturating_mul(1000)).unwrap_or(i64::MAX);
     let after_now = now_ms.saturating_add(interval_ms);
     match next_ms {
-        _ if snapshots == 0 => Due { reason: Some("sync"), next_ms: after_now },
+        _ if snapshots == 0 => Due { reason: Some(FIRST), next_ms: after_now },
         None => Due { reason: None, next_ms: after_now },
         // A clock that was set back, or an interval made shorter, must not put the next snapshot off for long.
         Some(next) if next > after_now => Due { reason: None, next_ms: after_now },
@@ -92,7 +95,7 @@ impl Work for SnapshotWork {
         self.request_due().await?;
         let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
         let wanted = state.snapshots.iter().find(|((set, _), s)| *set == self.set.id && s.image.is_none());
-        let Some(((_, id), _)) = wanted else {
+        let Some(((_, id), asked)) = wanted else {
             return Ok(Pace::Idle);
         };
         let stores = self.set.stores(record.incarnation).await?;
@@ -100,17 +103,19 @@ impl Work for SnapshotWork {
         let image = self.set.cuts.ask(at_least);
         self.set.head_waker.wake();
         let cut = tokio::time::timeout(PATIENCE, image).await;
-        let (image, stored_bytes) = match cut {
+        let (image, new_bytes) = match cut {
             Ok(Ok(cut)) => cut,
             // The head's owner ended or is far behind: the request stands in the control state, so ask again.
             Ok(Err(_)) | Err(_) => return Ok(Pace::Again),
         };
+        // What the first copy stored was stored before its snapshot was cut.
+        let first = asked.reason == FIRST;
         let command = Command::CompleteSnapshot {
             set: self.set.id.clone(),
             id: id.clone(),
             epoch: record.epoch,
             image,
-            stored_bytes,
+            stored_bytes: if first { self.set.repository.blocks().stats().stored_bytes } else { new_bytes },
             completed_ms: self.set.ground.host.clock.now_ms(),
         };
         submit_as_child(&self.set.ground.control, command).await?;

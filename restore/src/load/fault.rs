@@ -42,7 +42,7 @@ pub enum LoadFault {
         why: String,
     },
     /// Names are taken.
-    #[error("{} at the target already: {}; restore under other names with --rename, or drop them with --drop", count(.names), cite(.names))]
+    #[error("{} at the target already: {}; restore under other names with --ns-rename, or drop them with --drop", count(.names), cite(.names))]
     Exists {
         /// Taken names.
         names: Vec<Namespace>,
