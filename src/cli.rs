@@ -30,15 +30,16 @@ use crate::output::Format;
 
 const EXAMPLES: &str = "\
 Examples:
-  headwater quickstart --uri mongodb://localhost:27017     everything in one process, on this machine
+  headwater quickstart --uri mongodb://localhost:27017     everything in one process
   headwater status                                         how every backup stands
   headwater timeline shop                                  what can be restored
   headwater restore shop --at -15m --to-dir ./dump         the data of a quarter of an hour ago
 ";
 
 const EXITS: &str = "\
-Exit codes: 0 ok, 1 failed, 2 usage, 4 not found, 5 conflict, 6 key refused, 7 unreachable, 8 not restorable,
-9 verification failed, 75 retry later, 130 interrupted; `headwater explain exit N` tells more.";
+Exit codes: 0 ok, 1 failed, 2 usage, 4 not found, 5 conflict, 6 key refused, 7 unreachable,
+8 not restorable, 9 verification failed, 75 retry later, 130 interrupted.
+`headwater explain exit N` tells more.";
 
 /// Continuous backup for MongoDB.
 #[derive(Debug, Parser)]

@@ -123,6 +123,7 @@ enum Writing {
     Directory {
         extraction: Box<ArchiveToDirectory>,
         path: PathBuf,
+        _partial: Partial,
     },
 }
 
@@ -150,6 +151,7 @@ impl Writing {
                 Ok(Writing::Directory {
                     extraction: Box::new(extraction),
                     path: path.clone(),
+                    _partial: Partial::of(path),
                 })
             }
         }

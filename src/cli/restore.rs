@@ -57,7 +57,7 @@ pub struct Restore {
     #[arg(long)]
     with_users: bool,
     /// Drop collections at the target that stand in the way
-    #[arg(long, requires = "to_uri")]
+    #[arg(long, conflicts_with_all = ["to_dir", "to_archive"])]
     drop: bool,
     /// Show what would be done, and do nothing
     #[arg(long)]
