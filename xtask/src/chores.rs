@@ -22,11 +22,11 @@ pub fn cargo<'a>(arguments: &[&'a str]) -> Step<'a> {
 }
 
 /// Runs a program of this workspace that was built before.
-pub fn built<'a>(name: &str) -> Step<'a> {
+pub fn built<'a>(profile: &str, name: &str, arguments: &[&'a str]) -> Step<'a> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     Step {
-        program: target.join("debug").join(name),
-        arguments: Vec::new(),
+        program: target.join(profile).join(name),
+        arguments: arguments.to_vec(),
         variables: Vec::new(),
     }
 }
