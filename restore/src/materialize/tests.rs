@@ -66,7 +66,7 @@ async fn backup(options: Document) -> Backup {
             replica_set: set(),
             incarnation: Incarnation(1),
             previous,
-            previous_slice: oplog.tip().unwrap().previous_slice,
+            previous_slice: oplog.tip().await.unwrap().unwrap().previous_slice,
             first,
             last,
             count: slice.len() as u32,
@@ -91,6 +91,7 @@ async fn backup(options: Document) -> Backup {
     }
     head.set_consistent_from(at(5));
     let image = head.image(&set(), Incarnation(1)).await.unwrap();
+    let oplog = Arc::new(oplog);
     Backup { blocks, image, oplog }
 }
 
