@@ -245,6 +245,24 @@ impl Drop for Aside {
     }
 }
 
+/// The directory an extraction works in until it is whole; what is left of it at the end is of no use.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn of(target: &Path) -> Self {
+        let mut name = target.file_name().unwrap_or_default().to_owned();
+        name.push(".partial");
+        Partial(target.with_file_name(name))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // It is gone already when the extraction came to its end.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
