@@ -17,7 +17,7 @@ use crate::stream;
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The service does not know the key.
-    #[error("the service refuses the agent key: {0}; make one with `headwater agent key` and set it for this agent")]
+    #[error("the service refuses the agent key: {0}; take the file agent.key from the folder of the daemon and name it with --key-file")]
     Key(String),
     /// The settings cannot work.
     #[error(transparent)]

@@ -23,6 +23,11 @@ impl Process {
         })
     }
 
+    /// Its number for the system.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How it ended; `None` while it runs.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)

@@ -1,12 +1,13 @@
 //! Running cargo for the chores.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 /// One thing a chore does: told before, and ended by its first failure.
 pub struct Step<'a> {
+    program: PathBuf,
     arguments: Vec<&'a str>,
     variables: Vec<(&'a str, String)>,
 }
@@ -14,9 +15,28 @@ pub struct Step<'a> {
 /// Runs `cargo` with these arguments in the workspace.
 pub fn cargo<'a>(arguments: &[&'a str]) -> Step<'a> {
     Step {
+        program: cargo_program(),
         arguments: arguments.to_vec(),
         variables: Vec::new(),
     }
+}
+
+/// Runs a program of this workspace that was built before.
+pub fn built<'a>(profile: &str, name: &str, arguments: &[&'a str]) -> Step<'a> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    Step {
+        program: target.join(profile).join(name),
+        arguments: arguments.to_vec(),
+        variables: Vec::new(),
+    }
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn cargo_program() -> PathBuf {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()).into()
 }
 
 impl<'a> Step<'a> {
@@ -28,13 +48,14 @@ impl<'a> Step<'a> {
 
     /// Runs it, showing what it prints.
     pub fn run(self) -> Result<()> {
-        let shown = self.arguments.join(" ");
-        eprintln!("── cargo {shown}");
-        let mut command = command(&self.arguments);
+        let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let shown = format!("{name} {}", self.arguments.join(" "));
+        eprintln!("── {shown}");
+        let mut command = command(&self.program, &self.arguments);
         command.envs(self.variables);
-        let status = command.status().context("cannot run cargo")?;
+        let status = command.status().with_context(|| format!("cannot run {}", self.program.display()))?;
         if !status.success() {
-            bail!("`cargo {shown}` failed");
+            bail!("`{shown}` failed");
         }
         Ok(())
     }
@@ -42,18 +63,15 @@ impl<'a> Step<'a> {
 
 /// Whether cargo has this subcommand on this machine.
 pub fn has(subcommand: &str) -> bool {
-    let quiet = command(&[subcommand, "--version"])
+    let quiet = command(&cargo_program(), &[subcommand, "--version"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
     quiet.is_ok_and(|status| status.success())
 }
 
-fn command(arguments: &[&str]) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .args(arguments)
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+fn command(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(workspace());
     command
 }

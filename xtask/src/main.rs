@@ -4,7 +4,7 @@ mod chores;
 mod test;
 mod verify;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::mongod;
 
@@ -27,8 +27,15 @@ enum Chore {
     Verify,
     /// Shows a backup and a restore on a real replica set.
     Demo,
-    /// Measures.
-    Bench,
+    /// Measures the main path on a seeded corpus and prints a table.
+    Bench {
+        /// Size of the corpus; 1 is about 3 GB.
+        #[arg(default_value_t = 1.0)]
+        scale: f64,
+        /// Measures the build that tests use, which is there already but slower.
+        #[arg(long)]
+        dev: bool,
+    },
     /// Real mongods for tests and demos.
     #[command(subcommand)]
     Mongod(MongodChore),
@@ -56,11 +63,29 @@ fn main() -> Result<()> {
     match Arguments::parse().chore {
         Chore::Test { matrix } => test::run(matrix),
         Chore::Verify => verify::run(),
-        Chore::Demo => bail!("the demo is not written yet"),
-        Chore::Bench => bail!("the measurements are not written yet"),
+        Chore::Demo => demo(),
+        Chore::Bench { scale, dev } => bench(scale, dev),
         Chore::Mongod(MongodChore::Install { versions }) => install(&versions),
         Chore::Mongod(MongodChore::Start { version, members }) => start(&version, members),
     }
+}
+
+fn demo() -> Result<()> {
+    mongod::install(mongod::DEFAULT_VERSIONS[0])?;
+    // One build for both, so that their dependencies are compiled once.
+    chores::cargo(&["build", "--workspace", "--bins"]).run()?;
+    chores::built("debug", "demo", &[]).run()
+}
+
+fn bench(scale: f64, dev: bool) -> Result<()> {
+    mongod::install(mongod::DEFAULT_VERSIONS[0])?;
+    let mut build = vec!["build", "--workspace", "--bins"];
+    if !dev {
+        build.push("--release");
+    }
+    chores::cargo(&build).run()?;
+    let profile = if dev { "debug" } else { "release" };
+    chores::built(profile, "bench", &[&scale.to_string()]).run()
 }
 
 fn install(versions: &[String]) -> Result<()> {

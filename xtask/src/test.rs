@@ -17,7 +17,8 @@ pub fn run(matrix: bool) -> Result<()> {
     for version in &versions {
         mongod::install(version)?;
     }
-    cargo(&["build", "--package", "headwater"]).run()?;
+    // The same choice of packages as the tests have, so that dependencies are compiled once.
+    cargo(&["build", "--workspace", "--bins", "--tests"]).run()?;
     let tests = if has("nextest") {
         let profile = if std::env::var_os("CI").is_some() {
             "ci"

@@ -73,7 +73,11 @@ pub async fn every_document_is_there(receiver: &Receiver, client: &Client) {
         for entry in &kept.entries {
             let entry = RawDocument::from_bytes(entry).unwrap();
             let Ok(uuid) = entry.get_binary("ui") else { continue };
-            let part = if entry.get_str("op") == Ok("u") { "o2" } else { "o" };
+            let part = if matches!(entry.get_str("op"), Ok("u")) {
+                "o2"
+            } else {
+                "o"
+            };
             if let Ok(document) = entry.get_document(part)
                 && matches!(document.get("_id"), Ok(Some(_)))
             {
