@@ -1,5 +1,7 @@
 //! The program's log, on standard error. `HEADWATER_LOG` chooses what is shown, by the rules of `tracing`'s filters.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -14,11 +16,17 @@ pub enum LogFormat {
 
 /// Starts the log; `quiet` shows warnings only.
 pub fn start(format: LogFormat, quiet: bool) {
-    let default = if quiet { "warn" } else { "info" };
+    // The frameworks below tell every step of theirs at this level.
+    let default = if quiet {
+        "warn"
+    } else {
+        "info,openraft=warn,actix_server=warn"
+    };
     let filter = EnvFilter::try_from_env("HEADWATER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .with_ansi(colours());
     let started = match format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
@@ -26,4 +34,8 @@ pub fn start(format: LogFormat, quiet: bool) {
     if let Err(error) = started {
         eprintln!("the log could not be started: {error}");
     }
+}
+
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -53,8 +53,12 @@ pub struct AgentSettings {
 pub async fn start_node(NodeSettings { settings, keys }: NodeSettings) -> anyhow::Result<Node> {
     let host = Host::real()?;
     let StoreUri::File(folder) = &settings.store;
-    let objects = DirectoryObjects::open(folder, host.blocking.clone()).await.context("cannot open the store")?;
-    let control = start_control(&host, &settings).await.context("cannot open the control state")?;
+    let objects = DirectoryObjects::open(folder, host.blocking.clone())
+        .await
+        .context("cannot open the store")?;
+    let control = start_control(&host, &settings)
+        .await
+        .context("cannot open the control state")?;
     let scratch = settings.dir.join("scratch");
     let leftovers = scratch.clone();
     host.blocking(move || std::fs::remove_dir_all(leftovers).ok()).await;
@@ -69,9 +73,14 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings) -> anyhow
             ..Tuning::default()
         },
     };
-    let backup = Backup::start(ground).await.map_err(|refusal| anyhow::anyhow!(refusal.message))?;
+    let backup = Backup::start(ground)
+        .await
+        .map_err(|refusal| anyhow::anyhow!(refusal.message))?;
     for (key, role) in [(&keys.admin, KeyRole::Admin), (&keys.agent, KeyRole::Agent)] {
-        backup.admit(key, role).await.map_err(|refusal| anyhow::anyhow!(refusal.message))?;
+        backup
+            .admit(key, role)
+            .await
+            .map_err(|refusal| anyhow::anyhow!(refusal.message))?;
     }
     Ok(Node { backup, control })
 }

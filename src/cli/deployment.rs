@@ -167,7 +167,11 @@ fn show(view: &DeploymentView, format: Format) -> Outcome {
             ("source", view.uri.clone()),
             ("snapshots every", interval(view)),
         ];
-        format!("{}\n{}", pairs(&facts), status::sets_text(&view.replica_sets))
+        format!(
+            "{}\n{}",
+            pairs(&facts),
+            status::sets_text(&view.replica_sets, "No agent has reached it yet.")
+        )
     })
 }
 

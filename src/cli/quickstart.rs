@@ -24,6 +24,8 @@ use crate::{keys, redact, stop};
 
 /// How often the backup is looked at while the story is told.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How long after the start alerts are held back.
+const QUIET: Duration = Duration::from_secs(5);
 /// How long the service may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -166,6 +168,7 @@ impl Quickstart {
 
     async fn until_restorable(&self, client: &Client, progress: &mut Progress) -> Outcome<ReplicaSetStatus> {
         let mut story = Story::default();
+        let began = Instant::now();
         loop {
             let status: Status = client.get("/api/v1/status").await?;
             for set in status
@@ -180,7 +183,13 @@ impl Quickstart {
                     return Ok(set.clone());
                 }
             }
-            story.alerts(status.alerts).iter().for_each(|line| progress.say(line));
+            // An alert that passes by itself while everything starts would only frighten.
+            let alerts = if began.elapsed() < QUIET {
+                Vec::new()
+            } else {
+                status.alerts
+            };
+            story.alerts(alerts).iter().for_each(|line| progress.say(line));
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }

@@ -263,9 +263,11 @@ async fn watch(client: &Client, id: u64, progress: &mut Progress) -> Outcome<Res
         match restores::of(client, id).await {
             Ok(view) => {
                 failed = 0;
-                progress.show(&view.step, view.bytes_done, view.bytes_total);
-                if let Some(end) = ended(view) {
-                    return end;
+                let step = view.step.clone();
+                let (done, total) = (view.bytes_done, view.bytes_total);
+                match ended(view) {
+                    Some(end) => return end,
+                    None => progress.show(&step, done, total),
                 }
             }
             Err(failure) if may_pass(&failure) && failed < LOOKS_THAT_MAY_FAIL => failed += 1,

@@ -48,11 +48,16 @@ fn state(view: &RestoreView) -> String {
 }
 
 fn done(view: &RestoreView) -> String {
-    format!(
-        "{} of about {}",
-        bytes(view.bytes_done),
-        bytes(view.bytes_total.max(view.bytes_done))
-    )
+    match view.state {
+        RestoreState::Running => format!(
+            "{} of about {}",
+            bytes(view.bytes_done),
+            bytes(view.bytes_total.max(view.bytes_done))
+        ),
+        // What went into an archive is counted by whoever reads it.
+        _ if view.bytes_done == 0 => "-".to_owned(),
+        _ => format!("{} documents, {}", view.documents_done, bytes(view.bytes_done)),
+    }
 }
 
 fn list(views: &[RestoreView]) -> String {
@@ -87,7 +92,7 @@ pub fn text(view: &RestoreView) -> String {
         ("at", instants::position(view.plan.at)),
         ("to", view.plan.to.clone()),
         ("state", state(view)),
-        ("done", format!("{} documents, {}", view.documents_done, done(view))),
+        ("done", done(view)),
         ("created", view.created.clone()),
     ];
     facts.extend(view.error.clone().map(|error| ("error", error)));

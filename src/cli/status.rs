@@ -24,17 +24,17 @@ impl Status {
 }
 
 fn text(status: &StatusView) -> String {
-    let mut out = sets_text(&status.replica_sets);
+    let none = "Nothing is backed up yet.\nnext: headwater deployment add NAME --uri URI, and start an agent";
+    let mut out = sets_text(&status.replica_sets, none);
     for alert in &status.alerts {
         out.push_str(&format!("\nalert: {alert}"));
     }
     out
 }
 
-/// Replica sets as a table, with their problems below.
-pub fn sets_text(sets: &[ReplicaSetStatus]) -> String {
+/// Replica sets as a table, with their problems below; `none` is said when there are none.
+pub fn sets_text(sets: &[ReplicaSetStatus], none: &str) -> String {
     let rows = sets.iter().map(row).collect();
-    let none = "No replica set is known yet.\nnext: headwater deployment add NAME --uri URI, then start an agent";
     let header = [
         "replica set",
         "phase",
@@ -123,7 +123,7 @@ mod tests {
             problem: Some("the source refuses; grant it".into()),
             ..samples::set()
         };
-        let text = sets_text(&[set]);
+        let text = sets_text(&[set], "");
         assert!(
             text.ends_with("problem: shop/rs0: the source refuses; grant it"),
             "{text}"
