@@ -195,6 +195,14 @@ async fn spill(head: &mut Head, blocks: &Arc<dyn Blocks>) -> Result<(), HeadErro
     Ok(())
 }
 
+/// The oplog has the clustered index as it was asked for; `listIndexes` adds what tells it from others.
+fn mark_clustered(index: &mut Document) {
+    let on_id = index.get_document("key").is_ok_and(|key| key.len() == 1 && key.contains_key("_id"));
+    if on_id && !index.contains_key("clustered") {
+        index.insert("clustered", true);
+    }
+}
+
 fn described(collection: &headwater_head::Collection) -> Result<CollectionAtT, MaterializeFault> {
     let namespace = collection.namespace().clone();
     let document = |raw: &Bytes| {
@@ -203,10 +211,15 @@ fn described(collection: &headwater_head::Collection) -> Result<CollectionAtT, M
             detail: e.to_string(),
         })
     };
+    let options = document(collection.options())?;
+    let mut indexes = collection.indexes().iter().map(document).collect::<Result<Vec<_>, _>>()?;
+    if options.contains_key("clusteredIndex") {
+        indexes.iter_mut().for_each(mark_clustered);
+    }
     Ok(CollectionAtT {
         uuid: collection.uuid(),
-        options: document(collection.options())?,
-        indexes: collection.indexes().iter().map(document).collect::<Result<_, _>>()?,
+        options,
+        indexes,
         documents: collection.documents(),
         bytes: collection.bytes(),
         namespace: namespace.clone(),

@@ -83,7 +83,7 @@ async fn a_busy_set_comes_back(version: &str, seed: u64, mishaps: bool) -> Resul
     until_stored(&headwater, end).await?;
     let target = restored(&bed, &headwater, version, &end.to_string()).await?;
     compare(source.client(), target.client(), "the end").await?;
-    for instant in instants(&headwater, &source, &mut random, if mishaps { 2 } else { 4 }).await? {
+    for instant in instants(&headwater, &source, &mut random, if mishaps { 4 } else { 10 }).await? {
         let target = restored(&bed, &headwater, version, &instant.to_string()).await?;
         let model = replay::to(&bed, &source, instant).await?;
         compare(model.client(), target.client(), &instant.to_string()).await?;
@@ -175,7 +175,7 @@ async fn a_server_without_a_replica_set_is_refused_in_words() -> Result<()> {
     headwater.start_quickstart(&alone.uri(), "default").await?;
     let refused = |status: &Value| {
         let alerts = status.get("alerts")?.as_array()?;
-        let text = alerts.iter().filter_map(Value::as_str).find(|alert| alert.contains("replica set"))?;
+        let text = alerts.iter().filter_map(Value::as_str).find(|alert| alert.contains("--replSet"))?;
         Some(text.to_owned())
     };
     let alert = headwater.until("an alert about the missing replica set", &["status"], refused).await?;

@@ -231,3 +231,13 @@ fn a_capped_collection_comes_in_the_order_of_insertion_however_little_memory_the
         }
     });
 }
+
+#[test]
+fn the_clustered_index_is_told_from_others_as_list_indexes_does() {
+    let mut clustered = doc! { "v": 2, "key": { "_id": 1 }, "name": "by key", "unique": true };
+    super::mark_clustered(&mut clustered);
+    assert!(clustered.get_bool("clustered").unwrap());
+    let mut other = doc! { "v": 2, "key": { "_id": 1, "a": 1 }, "name": "other" };
+    super::mark_clustered(&mut other);
+    assert!(!other.contains_key("clustered"));
+}
