@@ -35,7 +35,9 @@ pub struct Backup {
 impl Backup {
     /// Starts the node. Call within an actix system.
     pub async fn start(ground: Ground) -> Result<Backup, Refusal> {
-        Ok(Backup { node: Node::start(ground).await? })
+        Ok(Backup {
+            node: Node::start(ground).await?,
+        })
     }
 
     /// What the bearer of this key may do; `None` for an unknown key.
@@ -48,7 +50,15 @@ impl Backup {
         if self.role_of(key) == Some(role) {
             return Ok(());
         }
-        submit(&self.node.ground.control, Command::AddKey { hash: key_hash(key), role }).await.map(|_| ())
+        submit(
+            &self.node.ground.control,
+            Command::AddKey {
+                hash: key_hash(key),
+                role,
+            },
+        )
+        .await
+        .map(|_| ())
     }
 
     /// Whether this node can serve.
@@ -63,8 +73,13 @@ impl Backup {
         self.node.heard(request);
         let state = self.node.ground.control.state();
         let active = state.deployments.iter().filter(|(_, d)| d.active);
-        let orders = active.map(|(name, d)| DeploymentOrder { deployment: name.clone(), uri: d.uri.clone() });
-        Ok(OrdersReply { deployments: orders.collect() })
+        let orders = active.map(|(name, d)| DeploymentOrder {
+            deployment: name.clone(),
+            uri: d.uri.clone(),
+        });
+        Ok(OrdersReply {
+            deployments: orders.collect(),
+        })
     }
 
     /// Opens a stream; a replica set that is seen for the first time is registered.
@@ -73,7 +88,10 @@ impl Backup {
         let deployment = state.deployments.get(set.deployment());
         let deployment = deployment.ok_or_else(|| not_found("deployment", set.deployment()))?;
         if !deployment.active {
-            return Err(Refusal::new(RefusalKind::Conflict, format!("deployment {} is stopped", set.deployment())));
+            return Err(Refusal::new(
+                RefusalKind::Conflict,
+                format!("deployment {} is stopped", set.deployment()),
+            ));
         }
         let known = state.replica_sets.keys().find(|id| id.deployment() == set.deployment());
         match known {
@@ -176,7 +194,11 @@ impl Backup {
     /// Removes a deployment with every snapshot and all data kept for it.
     pub async fn remove_deployment(&self, name: &DeploymentName) -> Result<(), Refusal> {
         let sets = self.sets_of(name);
-        submit(&self.node.ground.control, Command::RemoveDeployment { name: name.clone() }).await?;
+        submit(
+            &self.node.ground.control,
+            Command::RemoveDeployment { name: name.clone() },
+        )
+        .await?;
         for set in &sets {
             self.node.forget(set).await;
         }
@@ -209,7 +231,10 @@ impl Backup {
     }
 
     async fn set_active(&self, name: &DeploymentName, active: bool) -> Result<DeploymentView, Refusal> {
-        let command = Command::SetDeploymentActive { name: name.clone(), active };
+        let command = Command::SetDeploymentActive {
+            name: name.clone(),
+            active,
+        };
         submit(&self.node.ground.control, command).await?;
         self.node.look().await;
         self.deployment(name).await
@@ -236,8 +261,7 @@ impl Backup {
     /// Asks for a snapshot; it is complete once [`Backup::snapshot`] says so.
     pub async fn take_snapshot(&self, name: &DeploymentName) -> Result<SnapshotView, Refusal> {
         let set = self.only_set(name).await?;
-        let id = crate::work::snapshot::new_id(&set)
-            .map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))?;
+        let id = crate::work::snapshot::new_id(&set).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))?;
         let command = Command::RequestSnapshot {
             set: set.id.clone(),
             id: id.clone(),
@@ -259,7 +283,10 @@ impl Backup {
     /// Forgets a snapshot; its image is removed at the next groom.
     pub async fn delete_snapshot(&self, name: &DeploymentName, id: &SnapshotId) -> Result<(), Refusal> {
         let snapshot = self.snapshot(name, id).await?;
-        let command = Command::DropSnapshot { set: snapshot.replica_set, id: id.clone() };
+        let command = Command::DropSnapshot {
+            set: snapshot.replica_set,
+            id: id.clone(),
+        };
         submit(&self.node.ground.control, command).await.map(|_| ())
     }
 
@@ -276,7 +303,11 @@ impl Backup {
     // ---- the user's side: restores -----------------------------------------------------------------------------
 
     /// What a restore would do.
-    pub async fn plan_restore(&self, name: &DeploymentName, request: &RestoreRequest) -> Result<RestorePlanView, Refusal> {
+    pub async fn plan_restore(
+        &self,
+        name: &DeploymentName,
+        request: &RestoreRequest,
+    ) -> Result<RestorePlanView, Refusal> {
         let set = self.set_for_restore(name, request).await?;
         Ok(crate::restores::plan(&set, request).await?.view)
     }
@@ -290,7 +321,12 @@ impl Backup {
     /// All restores known, newest first.
     pub async fn restores(&self) -> Result<Vec<RestoreView>, Refusal> {
         let state = self.node.ground.control.state();
-        state.restores.iter().rev().map(|(id, restore)| crate::restores::view(*id, restore)).collect()
+        state
+            .restores
+            .iter()
+            .rev()
+            .map(|(id, restore)| crate::restores::view(*id, restore))
+            .collect()
     }
 
     /// One restore.
@@ -316,12 +352,21 @@ impl Backup {
 
     pub(crate) fn known(&self, name: &DeploymentName) -> Result<(), Refusal> {
         let known = self.node.ground.control.state().deployments.contains_key(name);
-        if known { Ok(()) } else { Err(not_found("deployment", name)) }
+        if known {
+            Ok(())
+        } else {
+            Err(not_found("deployment", name))
+        }
     }
 
     pub(crate) fn sets_of(&self, name: &DeploymentName) -> Vec<ReplicaSetId> {
         let state = self.node.ground.control.state();
-        state.replica_sets.keys().filter(|id| id.deployment() == name).cloned().collect()
+        state
+            .replica_sets
+            .keys()
+            .filter(|id| id.deployment() == name)
+            .cloned()
+            .collect()
     }
 
     async fn only_set(&self, name: &DeploymentName) -> Result<Arc<Set>, Refusal> {

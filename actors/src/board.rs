@@ -84,7 +84,11 @@ impl Board {
     /// The troubles of all children, one a line.
     pub fn trouble(&self) -> Option<String> {
         let inner = self.lock();
-        let lines: Vec<String> = inner.trouble.iter().map(|(child, text)| format!("{child}: {text}")).collect();
+        let lines: Vec<String> = inner
+            .trouble
+            .iter()
+            .map(|(child, text)| format!("{child}: {text}"))
+            .collect();
         (!lines.is_empty()).then(|| lines.join("; "))
     }
 
@@ -93,7 +97,14 @@ impl Board {
         let mut inner = self.lock();
         inner.next_request += 1;
         let request = inner.next_request;
-        inner.wanted.insert(request, FetchRequest { request, collection, ids });
+        inner.wanted.insert(
+            request,
+            FetchRequest {
+                request,
+                collection,
+                ids,
+            },
+        );
         request
     }
 
@@ -137,7 +148,11 @@ mod tests {
         let board = Board::default();
         let uuid = CollectionUuid([1; 16]);
         let (a, b) = (board.request(uuid, vec![]), board.request(uuid, vec![]));
-        let fetched = || Fetched { collection: uuid, documents: vec![], observed: Optime::ZERO };
+        let fetched = || Fetched {
+            collection: uuid,
+            documents: vec![],
+            observed: Optime::ZERO,
+        };
         board.answer(a, fetched());
         assert!(board.take_answers(&[a, b]).is_none());
         board.answer(b, fetched());

@@ -52,9 +52,15 @@ mod tests {
         for phase in Phase::ALL {
             for active in [true, false] {
                 let kinds = wanted(phase, active);
-                let owners = kinds.iter().filter(|k| matches!(k, ChildKind::Sync | ChildKind::OplogApply)).count();
+                let owners = kinds
+                    .iter()
+                    .filter(|k| matches!(k, ChildKind::Sync | ChildKind::OplogApply))
+                    .count();
                 assert!(owners <= 1, "{phase:?}");
-                assert!(kinds.contains(&ChildKind::Restore), "{phase:?}: restores must always work");
+                assert!(
+                    kinds.contains(&ChildKind::Restore),
+                    "{phase:?}: restores must always work"
+                );
             }
         }
     }

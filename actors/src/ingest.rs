@@ -34,8 +34,16 @@ impl Set {
         };
         // An oplog may have been begun by an agent that died before its sync was: that one begins again elsewhere.
         let begun = sync.as_ref().is_none_or(|order| order.begun.is_some());
-        let tail = if begun { stores.oplog.tip().await.map_err(refusal)? } else { None };
-        Ok(OpenReply { incarnation: record.incarnation, sync, tail })
+        let tail = if begun {
+            stores.oplog.tip().await.map_err(refusal)?
+        } else {
+            None
+        };
+        Ok(OpenReply {
+            incarnation: record.incarnation,
+            sync,
+            tail,
+        })
     }
 
     /// Takes `sync/begin`.
@@ -45,7 +53,10 @@ impl Set {
         let (record, stores) = self.current(header.incarnation).await?;
         self.same_set(&header.replica_set)?;
         if !matches!(record.phase, Phase::Starting | Phase::Transferring) {
-            return Err(Refusal::new(RefusalKind::Conflict, "this sync is past its transfer: open the stream again"));
+            return Err(Refusal::new(
+                RefusalKind::Conflict,
+                "this sync is past its transfer: open the stream again",
+            ));
         }
         stores.oplog.begin(header.tail_after).await.map_err(refusal)?;
         stores.sync.begin(frame).await.map_err(slice_refusal)?;
@@ -60,7 +71,10 @@ impl Set {
         self.same_set(&header.replica_set)?;
         let (record, stores) = self.current(header.incarnation).await?;
         if record.phase != Phase::Transferring {
-            return Err(Refusal::new(RefusalKind::Conflict, "no sync slices are wanted now: open the stream again"));
+            return Err(Refusal::new(
+                RefusalKind::Conflict,
+                "no sync slices are wanted now: open the stream again",
+            ));
         }
         stores.sync.put(frame).await.map_err(slice_refusal)?;
         Ok(Accepted {})
@@ -73,7 +87,11 @@ impl Set {
             return Ok(Accepted {});
         }
         let stop = stores.sync.end(end).await.map_err(slice_refusal)?.stop;
-        let command = Command::SetSyncStop { set: self.id.clone(), incarnation: record.incarnation, stop };
+        let command = Command::SetSyncStop {
+            set: self.id.clone(),
+            incarnation: record.incarnation,
+            stop,
+        };
         submit(&self.ground.control, command).await?;
         self.advance(&record, Phase::Building).await?;
         self.head_waker.wake();
@@ -88,7 +106,10 @@ impl Set {
         let (_, stores) = self.current(header.incarnation).await?;
         let tip = stores.oplog.append(frame).await.map_err(append_refusal)?;
         self.head_waker.wake();
-        Ok(OplogAck { tip: tip.after, tip_slice: tip.previous_slice })
+        Ok(OplogAck {
+            tip: tip.after,
+            tip_slice: tip.previous_slice,
+        })
     }
 
     /// Takes fetched documents.
@@ -102,7 +123,14 @@ impl Set {
             .map(|d| d.map(|d| payload.slice_ref(d)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(invalid)?;
-        self.board.answer(header.request, Fetched { collection: header.collection, documents: found, observed: header.observed });
+        self.board.answer(
+            header.request,
+            Fetched {
+                collection: header.collection,
+                documents: found,
+                observed: header.observed,
+            },
+        );
         self.head_waker.wake();
         Ok(Accepted {})
     }
@@ -125,12 +153,18 @@ impl Set {
             scan: request.scan,
             fault: request.fault,
         });
-        Ok(PollReply { reopen, fetch: if reopen { Vec::new() } else { self.board.open_requests() } })
+        Ok(PollReply {
+            reopen,
+            fetch: if reopen { Vec::new() } else { self.board.open_requests() },
+        })
     }
 
     /// Begins a new history; the snapshots of the old one stay.
     pub async fn start_incarnation(&self, expected: Incarnation) -> Result<(), Refusal> {
-        let command = Command::StartIncarnation { set: self.id.clone(), expected };
+        let command = Command::StartIncarnation {
+            set: self.id.clone(),
+            expected,
+        };
         submit(&self.ground.control, command).await.map(|_| ())
     }
 
@@ -159,7 +193,10 @@ impl Set {
             return Err(Refusal::new(RefusalKind::Stale, "this deployment is stopped"));
         }
         if record.incarnation != incarnation {
-            let message = format!("incarnation {incarnation} is over, {} is current: open again", record.incarnation);
+            let message = format!(
+                "incarnation {incarnation} is over, {} is current: open again",
+                record.incarnation
+            );
             return Err(Refusal::new(RefusalKind::Stale, message));
         }
         let stores = self.stores(incarnation).await.map_err(refusal)?;

@@ -51,7 +51,11 @@ impl Node {
         let state = node.ground.control.state();
         for (id, record) in &state.replica_sets {
             // A new epoch: whatever a former process of this node still writes is refused.
-            let command = Command::Assign { set: id.clone(), node: node.ground.node, expected: record.epoch };
+            let command = Command::Assign {
+                set: id.clone(),
+                node: node.ground.node,
+                expected: record.epoch,
+            };
             submit(&node.ground.control, command).await?;
             node.set(id).await?;
         }
@@ -65,7 +69,10 @@ impl Node {
             return Ok(found.set.clone());
         }
         if !self.ground.control.state().replica_sets.contains_key(id) {
-            return Err(Refusal::new(RefusalKind::NotFound, format!("replica set {id} is not known here")));
+            return Err(Refusal::new(
+                RefusalKind::NotFound,
+                format!("replica set {id} is not known here"),
+            ));
         }
         let set = match running.get(id) {
             Some(ended) => ended.set.clone(),
@@ -74,7 +81,13 @@ impl Node {
         let arbiter = &self.arbiters[running.len() % self.arbiters.len()];
         let supervised = set.clone();
         let supervisor = Supervisor::start_in_arbiter(&arbiter.handle(), move |_| Supervisor::new(supervised));
-        running.insert(id.clone(), Running { set: set.clone(), supervisor });
+        running.insert(
+            id.clone(),
+            Running {
+                set: set.clone(),
+                supervisor,
+            },
+        );
         Ok(set)
     }
 
@@ -92,7 +105,10 @@ impl Node {
 
     /// Notes that an agent asked for orders.
     pub fn heard(&self, who: OrdersRequest) {
-        let presence = Presence { heard_ms: self.ground.host.clock.now_ms(), who };
+        let presence = Presence {
+            heard_ms: self.ground.host.clock.now_ms(),
+            who,
+        };
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         agents.insert(presence.who.agent.clone(), presence);
         const REMEMBERED: usize = 256;
@@ -106,7 +122,11 @@ impl Node {
 
     /// An agent by its id.
     pub fn agent(&self, id: &str) -> Option<Presence> {
-        self.agents.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.agents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
     }
 
     /// What agents say hinders them from even finding the replica set of a deployment.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use headwater_head::Image;
 use headwater_cluster::{Command, Response, Restore, RestoreState as State};
+use headwater_head::Image;
 use headwater_model::{Incarnation, Optime, Ts};
 use headwater_protocol::admin::{
     At, Destination, PlannedNamespace, RestorePlanView, RestoreRequest, RestoreState, RestoreView,
@@ -53,7 +53,13 @@ pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation
     let snapshots = state.snapshots.iter().filter(|((id, _), _)| *id == set.id);
     let mut bases: Vec<Base> = snapshots
         .filter_map(|((_, id), snapshot)| Some((Some(id.clone()), snapshot.image.as_ref()?)))
-        .chain(record.waypoint.iter().filter(|_| record.phase == headwater_model::Phase::Complete).map(|w| (None, w)))
+        .chain(
+            record
+                .waypoint
+                .iter()
+                .filter(|_| record.phase == headwater_model::Phase::Complete)
+                .map(|w| (None, w)),
+        )
         .map(|(snapshot, image)| Base {
             name: image.name.clone(),
             snapshot,
@@ -68,7 +74,11 @@ pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation
     for incarnation in (1..=record.incarnation.0).map(Incarnation) {
         let stores = set.stores(incarnation).await.map_err(refusal)?;
         if let Some((start, tip)) = stores.oplog.range() {
-            ranges.push(Proven { incarnation, start, tip });
+            ranges.push(Proven {
+                incarnation,
+                start,
+                tip,
+            });
         }
     }
     Ok((bases, ranges, record.incarnation))
@@ -96,18 +106,27 @@ pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusa
     };
     let plan = headwater_restore::plan::plan(&bases, &ranges, current, &wanted).map_err(not_restorable)?;
     let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;
-    let base_only = Plan { until: plan.base.at.ts, ..plan.clone() };
+    let base_only = Plan {
+        until: plan.base.at.ts,
+        ..plan.clone()
+    };
     let source = materialize(set, &base_only, blocks(set)).await?;
     let chosen = chosen(&source, &selection).await?;
     let (oplog_slices, oplog_bytes) = match plan.is_whole_image() {
         true => (0, 0),
-        false => stores.oplog.slices_between(plan.base.at, Optime::new(plan.until, i64::MAX)),
+        false => stores
+            .oplog
+            .slices_between(plan.base.at, Optime::new(plan.until, i64::MAX)),
     };
     let view = RestorePlanView {
         replica_set: set.id.clone(),
         incarnation: plan.incarnation(),
         at: plan.until.into(),
-        base: plan.base.snapshot.as_ref().map_or_else(|| "waypoint".to_owned(), |id| id.to_string()),
+        base: plan
+            .base
+            .snapshot
+            .as_ref()
+            .map_or_else(|| "waypoint".to_owned(), |id| id.to_string()),
         base_at: plan.base.at.ts.into(),
         oplog_slices,
         oplog_bytes,
@@ -142,7 +161,9 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Re
 }
 
 async fn image(set: &Set, base: &Base) -> Result<Image, Refusal> {
-    let bytes = crate::work::head_store::manifest(set, base.incarnation, &base.name).await.map_err(refusal)?;
+    let bytes = crate::work::head_store::manifest(set, base.incarnation, &base.name)
+        .await
+        .map_err(refusal)?;
     Image::decode(&bytes).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))
 }
 
@@ -169,7 +190,10 @@ pub async fn create(set: &Set, mut request: RestoreRequest) -> Result<RestoreVie
     if !matches!(request.at, At::Snapshot(_)) {
         request.at = At::Position(planned.plan.until.into());
     }
-    let kept = Kept { request, view: planned.view };
+    let kept = Kept {
+        request,
+        view: planned.view,
+    };
     let request_json = serde_json::to_string(&kept).map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))?;
     let mut token = [0; 8];
     set.ground.host.entropy.fill(&mut token);
@@ -180,7 +204,10 @@ pub async fn create(set: &Set, mut request: RestoreRequest) -> Result<RestoreVie
         created_ms: set.ground.host.clock.now_ms(),
     };
     let Response::RestoreCreated { id } = submit(&set.ground.control, command).await? else {
-        return Err(Refusal::new(RefusalKind::Internal, "the restore was not given a number"));
+        return Err(Refusal::new(
+            RefusalKind::Internal,
+            "the restore was not given a number",
+        ));
     };
     set.restore_waker.wake();
     let state = set.ground.control.state();
@@ -220,7 +247,10 @@ pub fn view(id: u64, restore: &Restore) -> Result<RestoreView, Refusal> {
 pub async fn archive(set: &Arc<Set>, id: u64, restore: &Restore) -> Result<ArchiveStream, Refusal> {
     let kept = kept(id, restore)?;
     if kept.request.to != Destination::Archive {
-        return Err(Refusal::new(RefusalKind::Conflict, format!("restore {id} goes to a server, not to an archive")));
+        return Err(Refusal::new(
+            RefusalKind::Conflict,
+            format!("restore {id} goes to a server, not to an archive"),
+        ));
     }
     let planned = plan(set, &kept.request).await?;
     let selection = selection(&kept.request)?;
@@ -258,7 +288,10 @@ async fn write_archive(
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))?;
         if out.send(Ok(chunk)).await.is_err() {
-            return Err(Refusal::new(RefusalKind::Conflict, "the reader went away before the end"));
+            return Err(Refusal::new(
+                RefusalKind::Conflict,
+                "the reader went away before the end",
+            ));
         }
     }
     Ok(())
@@ -278,6 +311,10 @@ async fn progress(set: &Set, id: u64, state: State, step: &str, error: Option<St
         error,
         cursor_json: String::new(),
     };
-    let command = Command::UpdateRestore { id, epoch: record.epoch, progress };
+    let command = Command::UpdateRestore {
+        id,
+        epoch: record.epoch,
+        progress,
+    };
     submit(&set.ground.control, command).await.map(|_| ())
 }

@@ -89,7 +89,13 @@ pub struct Set {
 impl Set {
     /// Opens the repository.
     pub async fn open(ground: Ground, id: ReplicaSetId) -> Result<Arc<Set>, StoreError> {
-        let epoch = ground.control.state().replica_sets.get(&id).map(|r| r.epoch).unwrap_or_default();
+        let epoch = ground
+            .control
+            .state()
+            .replica_sets
+            .get(&id)
+            .map(|r| r.epoch)
+            .unwrap_or_default();
         let repository = Repository::open(ground.objects.clone(), &ground.host, &id, epoch).await?;
         Ok(Arc::new(Set {
             id,
@@ -135,7 +141,8 @@ impl Set {
 pub async fn scratch(ground: &Ground, restore: u64) -> Result<Arc<dyn Blocks>, StoreError> {
     let folder = ground.tuning.scratch.join(format!("restore-{restore}"));
     let objects: Arc<dyn Objects> = Arc::new(DirectoryObjects::open(&folder, ground.host.blocking.clone()).await?);
-    let blocks: Arc<dyn Blocks> = PackStore::open(objects, &ground.host, "scratch/", Epoch(1), PackSettings::default()).await?;
+    let blocks: Arc<dyn Blocks> =
+        PackStore::open(objects, &ground.host, "scratch/", Epoch(1), PackSettings::default()).await?;
     Ok(blocks)
 }
 

@@ -39,7 +39,11 @@ impl Drop for Child {
 impl Supervisor {
     /// Starts without children; the first look starts them.
     pub fn new(set: Arc<Set>) -> Self {
-        Supervisor { set, children: BTreeMap::new(), serving: None }
+        Supervisor {
+            set,
+            children: BTreeMap::new(),
+            serving: None,
+        }
     }
 
     fn look(&mut self) {
@@ -47,7 +51,10 @@ impl Supervisor {
             self.children.clear();
             return;
         };
-        let active = state.deployments.get(self.set.id.deployment()).is_some_and(|d| d.active);
+        let active = state
+            .deployments
+            .get(self.set.id.deployment())
+            .is_some_and(|d| d.active);
         let serving = Some((record.incarnation, record.epoch));
         if self.serving != serving {
             // Whoever works on a head of another history or assignment must end before its successor begins.
@@ -58,7 +65,9 @@ impl Supervisor {
         let wanted = wanted(record.phase, active);
         self.children.retain(|kind, _| wanted.contains(kind));
         for kind in wanted {
-            self.children.entry(kind).or_insert_with(|| start(kind, self.set.clone()));
+            self.children
+                .entry(kind)
+                .or_insert_with(|| start(kind, self.set.clone()));
         }
     }
 }
@@ -102,21 +111,27 @@ fn start(kind: ChildKind, set: Arc<Set>) -> Child {
         ChildKind::Sync => tokio::task::spawn_local(keep_alive(name, set.head_waker.clone(), report, move || {
             work::sync::SyncWork::build(set.clone())
         })),
-        ChildKind::OplogApply => tokio::task::spawn_local(keep_alive(name, set.head_waker.clone(), report, move || {
-            work::oplog_apply::OplogApplyWork::build(set.clone())
-        })),
-        ChildKind::Snapshot => tokio::task::spawn_local(keep_alive(name, set.snapshot_waker.clone(), report, move || {
-            let work = work::snapshot::SnapshotWork::new(set.clone());
-            async move { Ok(work) }
-        })),
+        ChildKind::OplogApply => {
+            tokio::task::spawn_local(keep_alive(name, set.head_waker.clone(), report, move || {
+                work::oplog_apply::OplogApplyWork::build(set.clone())
+            }))
+        }
+        ChildKind::Snapshot => {
+            tokio::task::spawn_local(keep_alive(name, set.snapshot_waker.clone(), report, move || {
+                let work = work::snapshot::SnapshotWork::new(set.clone());
+                async move { Ok(work) }
+            }))
+        }
         ChildKind::Groom => tokio::task::spawn_local(keep_alive(name, Waker::default(), report, move || {
             let work = work::groom::GroomWork::new(set.clone());
             async move { Ok(work) }
         })),
-        ChildKind::Restore => tokio::task::spawn_local(keep_alive(name, set.restore_waker.clone(), report, move || {
-            let work = work::restore::RestoreWork::new(set.clone());
-            async move { Ok(work) }
-        })),
+        ChildKind::Restore => {
+            tokio::task::spawn_local(keep_alive(name, set.restore_waker.clone(), report, move || {
+                let work = work::restore::RestoreWork::new(set.clone());
+                async move { Ok(work) }
+            }))
+        }
     };
     Child(task)
 }

@@ -33,7 +33,11 @@ pub fn refusal(e: StoreError) -> Refusal {
 pub fn append_refusal(e: AppendError) -> Refusal {
     let message = e.to_string();
     match e {
-        AppendError::Gap { tail } => Refusal { kind: RefusalKind::Gap, message, tail: Some(tail) },
+        AppendError::Gap { tail } => Refusal {
+            kind: RefusalKind::Gap,
+            message,
+            tail: Some(tail),
+        },
         AppendError::Stale { .. } => Refusal::new(RefusalKind::Stale, message),
         AppendError::Invalid { .. } => Refusal::new(RefusalKind::Invalid, message),
         AppendError::Store(e) => refusal(e),

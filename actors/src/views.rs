@@ -17,7 +17,10 @@ const AGENT_SILENT_SECONDS: u64 = 30;
 impl Backup {
     pub(crate) async fn deployment_view(&self, name: &DeploymentName) -> Result<DeploymentView, Refusal> {
         let state = self.node.ground.control.state();
-        let deployment = state.deployments.get(name).ok_or_else(|| not_found("deployment", name))?;
+        let deployment = state
+            .deployments
+            .get(name)
+            .ok_or_else(|| not_found("deployment", name))?;
         let mut replica_sets = Vec::new();
         for id in self.sets_of(name) {
             replica_sets.push(self.replica_set_status(&state, &id).await?);
@@ -25,7 +28,11 @@ impl Backup {
         Ok(DeploymentView {
             name: name.clone(),
             uri: redacted(&deployment.uri),
-            state: if deployment.active { DeploymentState::Active } else { DeploymentState::Stopped },
+            state: if deployment.active {
+                DeploymentState::Active
+            } else {
+                DeploymentState::Stopped
+            },
             snapshot_interval_seconds: deployment.snapshot_interval_s,
             replica_sets,
         })
@@ -43,13 +50,16 @@ impl Backup {
             version: presence.who.version,
             seen_seconds_ago: seconds_between(word.heard_ms.max(presence.heard_ms), now_ms),
         });
-        let lag_seconds = tip.zip(word.source_last).map(|(tip, source)| {
-            u64::from(source.ts.seconds().saturating_sub(tip.ts.seconds()))
-        });
+        let lag_seconds = tip
+            .zip(word.source_last)
+            .map(|(tip, source)| u64::from(source.ts.seconds().saturating_sub(tip.ts.seconds())));
         let problem = record.problem.clone().or_else(|| set.board.trouble());
         let problem = problem.or_else(|| word.fault.as_ref().map(fault_in_words)).or_else(|| {
             let silent = agent.as_ref().filter(|a| a.seen_seconds_ago > AGENT_SILENT_SECONDS)?;
-            Some(format!("agent on {} was last heard {} s ago", silent.host, silent.seen_seconds_ago))
+            Some(format!(
+                "agent on {} was last heard {} s ago",
+                silent.host, silent.seen_seconds_ago
+            ))
         });
         let last_snapshot = self
             .snapshot_views(id.deployment())
@@ -74,7 +84,9 @@ impl Backup {
     pub(crate) fn snapshot_views(&self, name: &DeploymentName) -> Vec<SnapshotView> {
         let state = self.node.ground.control.state();
         let of_deployment = state.snapshots.iter().filter(|((set, _), _)| set.deployment() == name);
-        let mut views: Vec<_> = of_deployment.map(|((set, id), s)| (s.asked_ms, snapshot_view(set, id, s))).collect();
+        let mut views: Vec<_> = of_deployment
+            .map(|((set, id), s)| (s.asked_ms, snapshot_view(set, id, s)))
+            .collect();
         views.sort_by(|a, b| (a.0, &a.1.id).cmp(&(b.0, &b.1.id)));
         views.into_iter().map(|(_, view)| view).collect()
     }
@@ -89,11 +101,18 @@ impl Backup {
             for incarnation in (1..=record.incarnation.0).map(Incarnation) {
                 let tip = set.tip(incarnation).await?.map(|t| t.ts);
                 if let Some(range) = restorable(&state, &id, &record, incarnation, tip) {
-                    ranges.push(TimelineRange { replica_set: id.clone(), incarnation, range });
+                    ranges.push(TimelineRange {
+                        replica_set: id.clone(),
+                        incarnation,
+                        range,
+                    });
                 }
             }
         }
-        Ok(Timeline { ranges, snapshots: self.snapshot_views(name) })
+        Ok(Timeline {
+            ranges,
+            snapshots: self.snapshot_views(name),
+        })
     }
 
     pub(crate) async fn status_view(&self) -> Result<Status, Refusal> {
@@ -116,7 +135,11 @@ impl Backup {
                 alerts.push(format!("{name}: no agent has reached the source yet"));
             }
         }
-        Ok(Status { version: env!("CARGO_PKG_VERSION").to_owned(), replica_sets, alerts })
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            replica_sets,
+            alerts,
+        })
     }
 
     /// Metrics in Prometheus' text format.
@@ -125,8 +148,16 @@ impl Backup {
         let snapshots = state.snapshots.values().filter(|s| s.image.is_some()).count();
         let mut out = String::new();
         for (name, help, value) in [
-            ("headwater_deployments", "Protected deployments.", state.deployments.len()),
-            ("headwater_replica_sets", "Protected replica sets.", state.replica_sets.len()),
+            (
+                "headwater_deployments",
+                "Protected deployments.",
+                state.deployments.len(),
+            ),
+            (
+                "headwater_replica_sets",
+                "Protected replica sets.",
+                state.replica_sets.len(),
+            ),
             ("headwater_snapshots", "Complete snapshots.", snapshots),
         ] {
             out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"));
@@ -144,11 +175,19 @@ fn restorable(
     tip: Option<Ts>,
 ) -> Option<Range> {
     let snapshots = state.snapshots.iter().filter(|((set, _), _)| set == id);
-    let images = snapshots.filter_map(|(_, s)| s.image.as_ref()).filter(|image| image.incarnation == incarnation);
+    let images = snapshots
+        .filter_map(|(_, s)| s.image.as_ref())
+        .filter(|image| image.incarnation == incarnation);
     let from = images.map(|image| image.at.ts).min()?;
     // A snapshot is cut from applied entries only, so the tip is never behind it; but a store that was tampered with…
-    let to = tip.filter(|tip| *tip >= from || record.incarnation != incarnation).unwrap_or(from).max(from);
-    Some(Range { from: from.into(), to: to.into() })
+    let to = tip
+        .filter(|tip| *tip >= from || record.incarnation != incarnation)
+        .unwrap_or(from)
+        .max(from);
+    Some(Range {
+        from: from.into(),
+        to: to.into(),
+    })
 }
 
 fn snapshot_view(set: &ReplicaSetId, id: &SnapshotId, snapshot: &Snapshot) -> SnapshotView {

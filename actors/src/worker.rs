@@ -57,7 +57,11 @@ pub struct Worker<W: Work> {
 impl<W: Work> Worker<W> {
     /// Wraps work; `on_fault` learns why the actor ended, if it did not panic.
     pub fn new(work: W, on_fault: Box<dyn FnMut(Fault)>) -> Self {
-        Worker { work: Some(work), woken: false, on_fault }
+        Worker {
+            work: Some(work),
+            woken: false,
+            on_fault,
+        }
     }
 }
 
@@ -125,10 +129,16 @@ mod tests {
     async fn work_goes_on_at_once_then_idles_until_the_tick_and_ends_on_a_fault() {
         let steps = Rc::new(Cell::new(0));
         let seen = Rc::new(Cell::new(false));
-        let worker = Worker::new(Counting { steps: steps.clone(), until: 3 }, {
-            let seen = seen.clone();
-            Box::new(move |_| seen.set(true))
-        });
+        let worker = Worker::new(
+            Counting {
+                steps: steps.clone(),
+                until: 3,
+            },
+            {
+                let seen = seen.clone();
+                Box::new(move |_| seen.set(true))
+            },
+        );
         let started = tokio::time::Instant::now();
         Context::new().into_future(worker).await;
         assert_eq!((steps.get(), seen.get()), (4, true));

@@ -17,7 +17,9 @@ use crate::stream;
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The service does not know the key.
-    #[error("the service refuses the agent key: {0}; take the file agent.key from the folder of the daemon and name it with --key-file")]
+    #[error(
+        "the service refuses the agent key: {0}; take the file agent.key from the folder of the daemon and name it with --key-file"
+    )]
     Key(String),
     /// The settings cannot work.
     #[error(transparent)]

@@ -34,7 +34,10 @@ pub struct Position {
 
 impl From<Ts> for Position {
     fn from(ts: Ts) -> Self {
-        Position { t: ts.seconds(), i: ts.ordinal() }
+        Position {
+            t: ts.seconds(),
+            i: ts.ordinal(),
+        }
     }
 }
 

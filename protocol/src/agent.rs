@@ -300,6 +300,10 @@ impl RefusalKind {
 impl Refusal {
     /// Puts one together.
     pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
-        Refusal { kind, message: message.into(), tail: None }
+        Refusal {
+            kind,
+            message: message.into(),
+            tail: None,
+        }
     }
 }

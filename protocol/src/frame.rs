@@ -47,9 +47,15 @@ pub enum FrameKind {
 
 impl FrameKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::SyncSlice, Self::OplogSlice, Self::Documents, Self::SyncBegin, Self::Image]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        [
+            Self::SyncSlice,
+            Self::OplogSlice,
+            Self::Documents,
+            Self::SyncBegin,
+            Self::Image,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -115,7 +121,11 @@ pub fn seal<H: Serialize>(kind: FrameKind, header: &H, raw: &[u8]) -> Result<Byt
     within("frame header", header.len(), limits::FRAME_HEADER_MAX_BYTES)?;
     within("frame payload", raw.len(), limits::FRAME_MAX_RAW_BYTES)?;
     let packed = zstd::bulk::compress(raw, ZSTD_LEVEL).map_err(|e| FrameError::Payload(e.to_string()))?;
-    let (codec, payload) = if packed.len() < raw.len() { (1, packed.as_slice()) } else { (0, raw) };
+    let (codec, payload) = if packed.len() < raw.len() {
+        (1, packed.as_slice())
+    } else {
+        (0, raw)
+    };
     let mut out = Vec::with_capacity(FIXED + header.len() + payload.len() + CHECKSUM);
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[VERSION, kind as u8, codec, 0]);
@@ -133,12 +143,19 @@ fn within(what: &'static str, actual: usize, limit: usize) -> Result<(), FrameEr
     if actual <= limit {
         Ok(())
     } else {
-        Err(FrameError::TooLarge { what, actual: actual as u64, limit: limit as u64 })
+        Err(FrameError::TooLarge {
+            what,
+            actual: actual as u64,
+            limit: limit as u64,
+        })
     }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> usize {
-    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, |b| u32::from_le_bytes(b) as usize)
+    bytes
+        .get(at..at + 4)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, |b| u32::from_le_bytes(b) as usize)
 }
 
 impl Frame {
@@ -146,7 +163,10 @@ impl Frame {
     pub fn open(kind: FrameKind, bytes: Bytes) -> Result<Frame, FrameError> {
         if bytes.len() < FIXED + CHECKSUM {
             let expected = (FIXED + CHECKSUM) as u64;
-            return Err(FrameError::Length { expected, actual: bytes.len() as u64 });
+            return Err(FrameError::Length {
+                expected,
+                actual: bytes.len() as u64,
+            });
         }
         if bytes[..4] != MAGIC {
             return Err(FrameError::Magic);
@@ -155,7 +175,10 @@ impl Frame {
             return Err(FrameError::Version(bytes[4]));
         }
         if FrameKind::from_byte(bytes[5]) != Some(kind) {
-            return Err(FrameError::Kind { expected: kind, found: bytes[5] });
+            return Err(FrameError::Kind {
+                expected: kind,
+                found: bytes[5],
+            });
         }
         let frame = Frame {
             codec: bytes[6],
@@ -169,7 +192,10 @@ impl Frame {
         within("unpacked frame payload", frame.raw_len, limits::FRAME_MAX_RAW_BYTES)?;
         let body = FIXED + frame.header_len + frame.payload_len;
         if frame.bytes.len() != body + CHECKSUM {
-            return Err(FrameError::Length { expected: (body + CHECKSUM) as u64, actual: frame.bytes.len() as u64 });
+            return Err(FrameError::Length {
+                expected: (body + CHECKSUM) as u64,
+                actual: frame.bytes.len() as u64,
+            });
         }
         if blake3::hash(&frame.bytes[..body]).as_bytes()[..] != frame.bytes[body..] {
             return Err(FrameError::Checksum);
@@ -189,13 +215,19 @@ impl Frame {
         let stored = self.bytes.slice(at..at + self.payload_len);
         let raw = match self.codec {
             0 => stored,
-            1 => zstd::bulk::decompress(&stored, self.raw_len).map_err(|e| FrameError::Payload(e.to_string()))?.into(),
+            1 => zstd::bulk::decompress(&stored, self.raw_len)
+                .map_err(|e| FrameError::Payload(e.to_string()))?
+                .into(),
             other => return Err(FrameError::Payload(format!("codec {other} is unknown"))),
         };
         if raw.len() == self.raw_len {
             Ok(raw)
         } else {
-            Err(FrameError::Payload(format!("{} bytes where {} were promised", raw.len(), self.raw_len)))
+            Err(FrameError::Payload(format!(
+                "{} bytes where {} were promised",
+                raw.len(),
+                self.raw_len
+            )))
         }
     }
 
@@ -242,7 +274,10 @@ mod tests {
             assert!(Frame::open(FrameKind::OplogSlice, damaged.into()).is_err(), "bit {bit}");
         }
         for len in 0..whole.len() {
-            assert!(Frame::open(FrameKind::OplogSlice, whole.slice(..len)).is_err(), "cut at {len}");
+            assert!(
+                Frame::open(FrameKind::OplogSlice, whole.slice(..len)).is_err(),
+                "cut at {len}"
+            );
         }
     }
 
@@ -264,6 +299,9 @@ mod tests {
 
     #[test]
     fn another_kind_is_refused() {
-        assert!(matches!(Frame::open(FrameKind::SyncSlice, sample()), Err(FrameError::Kind { .. })));
+        assert!(matches!(
+            Frame::open(FrameKind::SyncSlice, sample()),
+            Err(FrameError::Kind { .. })
+        ));
     }
 }

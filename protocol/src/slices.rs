@@ -96,7 +96,11 @@ pub mod optime_bson {
 
     /// See the module.
     pub fn serialize<S: Serializer>(value: &Optime, serializer: S) -> Result<S::Ok, S::Error> {
-        Pair { ts: value.ts.into(), t: value.term }.serialize(serializer)
+        Pair {
+            ts: value.ts.into(),
+            t: value.term,
+        }
+        .serialize(serializer)
     }
 
     /// See the module.
@@ -129,7 +133,10 @@ impl<'a> Iterator for Documents<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let len = self.rest.first_chunk::<4>().map_or(0, |b| u32::from_le_bytes(*b) as usize);
+        let len = self
+            .rest
+            .first_chunk::<4>()
+            .map_or(0, |b| u32::from_le_bytes(*b) as usize);
         if len < 5 || len > self.rest.len() || self.rest[len - 1] != 0 {
             let fault = NotDocuments(self.rest.len());
             self.rest = &[];
@@ -149,7 +156,12 @@ mod tests {
     fn a_payload_divides_into_its_documents() {
         let two = [&[5, 0, 0, 0, 0][..], &[6, 0, 0, 0, 9, 0][..]].concat();
         assert_eq!(documents(&two).collect::<Result<Vec<_>, _>>().unwrap().len(), 2);
-        for wrong in [&[5, 0, 0, 0][..], &[4, 0, 0, 0], &[5, 0, 0, 0, 1], &[255, 255, 255, 255, 0]] {
+        for wrong in [
+            &[5, 0, 0, 0][..],
+            &[4, 0, 0, 0],
+            &[5, 0, 0, 0, 1],
+            &[255, 255, 255, 255, 0],
+        ] {
             assert!(documents(wrong).any(|d| d.is_err()), "{wrong:?}");
         }
     }

@@ -197,7 +197,9 @@ async fn spill(head: &mut Head, blocks: &Arc<dyn Blocks>) -> Result<(), HeadErro
 
 /// The oplog has the clustered index as it was asked for; `listIndexes` adds what tells it from others.
 fn mark_clustered(index: &mut Document) {
-    let on_id = index.get_document("key").is_ok_and(|key| key.len() == 1 && key.contains_key("_id"));
+    let on_id = index
+        .get_document("key")
+        .is_ok_and(|key| key.len() == 1 && key.contains_key("_id"));
     if on_id && !index.contains_key("clustered") {
         index.insert("clustered", true);
     }
@@ -212,7 +214,11 @@ fn described(collection: &headwater_head::Collection) -> Result<CollectionAtT, M
         })
     };
     let options = document(collection.options())?;
-    let mut indexes = collection.indexes().iter().map(document).collect::<Result<Vec<_>, _>>()?;
+    let mut indexes = collection
+        .indexes()
+        .iter()
+        .map(document)
+        .collect::<Result<Vec<_>, _>>()?;
     if options.contains_key("clusteredIndex") {
         indexes.iter_mut().for_each(mark_clustered);
     }

@@ -6,8 +6,7 @@ use anyhow::{Context, Result, ensure};
 use bson::doc;
 use headwater_model::Ts;
 use headwater_tests::{
-    Bed, Headwater, MongodSpec, ReplicaSet, ReplicaSetSpec, Scope, Workload, WorkloadSpec, contents, replay,
-    versions,
+    Bed, Headwater, MongodSpec, ReplicaSet, ReplicaSetSpec, Scope, Workload, WorkloadSpec, contents, replay, versions,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -39,14 +38,35 @@ async fn until_stored(headwater: &Headwater, ts: Ts) -> Result<()> {
         let reached = position(set_of(status)?.pointer("/restorable/to")?)? >= wanted;
         reached.then_some(())
     };
-    headwater.until("the source's last entry in the oplog store", &["status"], stored).await
+    headwater
+        .until("the source's last entry in the oplog store", &["status"], stored)
+        .await
 }
 
 async fn restored(bed: &Bed, headwater: &Headwater, version: &str, instant: &str) -> Result<ReplicaSet> {
-    let target = bed.replica_set(ReplicaSetSpec::single(version).not_replayable()).await?;
+    let target = bed
+        .replica_set(ReplicaSetSpec::single(version).not_replayable())
+        .await?;
     let uri = target.uri();
-    let ended = headwater.run(["restore", "default", "--at", instant, "--to-uri", &uri, "--with-users", "--yes"]).await?;
-    ensure!(ended.code == 0, "restore to {instant} ended with {}:\n{}\n{}", ended.code, ended.stdout, ended.stderr);
+    let ended = headwater
+        .run([
+            "restore",
+            "default",
+            "--at",
+            instant,
+            "--to-uri",
+            &uri,
+            "--with-users",
+            "--yes",
+        ])
+        .await?;
+    ensure!(
+        ended.code == 0,
+        "restore to {instant} ended with {}:\n{}\n{}",
+        ended.code,
+        ended.stdout,
+        ended.stderr
+    );
     Ok(target)
 }
 
@@ -59,7 +79,9 @@ async fn a_busy_set_comes_back(version: &str, seed: u64, mishaps: bool) -> Resul
     workload.reach(600).await?;
     let mut headwater = bed.headwater()?;
     headwater.start_daemon().await?;
-    headwater.json(&["deployment", "add", "default", "--uri", &source.uri()]).await?;
+    headwater
+        .json(&["deployment", "add", "default", "--uri", &source.uri()])
+        .await?;
     headwater.start_agent().await?;
     let mut random = StdRng::seed_from_u64(seed);
     if mishaps {
@@ -95,7 +117,11 @@ async fn compare(wanted: &mongodb::Client, found: &mongodb::Client, what: &str) 
     let wanted = contents::read(wanted, Scope::Users).await?;
     let found = contents::read(found, Scope::Users).await?;
     wanted.require_equal(&found).with_context(|| format!("at {what}"))?;
-    eprintln!("{what}: {} collections, {} documents, equal", wanted.collections.len(), wanted.documents());
+    eprintln!(
+        "{what}: {} collections, {} documents, equal",
+        wanted.collections.len(),
+        wanted.documents()
+    );
     Ok(())
 }
 
@@ -111,20 +137,22 @@ async fn mishap(headwater: &mut Headwater, random: &mut StdRng) -> Result<()> {
 }
 
 /// Random entries of the source's oplog within what can be restored.
-async fn instants(
-    headwater: &Headwater,
-    source: &ReplicaSet,
-    random: &mut StdRng,
-    count: usize,
-) -> Result<Vec<Ts>> {
+async fn instants(headwater: &Headwater, source: &ReplicaSet, random: &mut StdRng, count: usize) -> Result<Vec<Ts>> {
     let status = headwater.json(&["status"]).await?;
     let set = set_of(&status).context("no replica set in status")?;
     let edge = |name: &str| -> Result<Ts> {
-        let (t, i) = set.pointer(&format!("/restorable/{name}")).and_then(position).context("nothing restorable")?;
+        let (t, i) = set
+            .pointer(&format!("/restorable/{name}"))
+            .and_then(position)
+            .context("nothing restorable")?;
         Ok(Ts::new(u32::try_from(t)?, u32::try_from(i)?))
     };
-    let oplog = source.client().database("local").collection::<bson::Document>("oplog.rs");
-    let within = doc! { "ts": { "$gte": bson::Timestamp::from(edge("from")?), "$lte": bson::Timestamp::from(edge("to")?) } };
+    let oplog = source
+        .client()
+        .database("local")
+        .collection::<bson::Document>("oplog.rs");
+    let within =
+        doc! { "ts": { "$gte": bson::Timestamp::from(edge("from")?), "$lte": bson::Timestamp::from(edge("to")?) } };
     let mut entries = oplog.find(within).projection(doc! { "ts": 1 }).await?;
     let mut all = Vec::new();
     while entries.advance().await? {
@@ -152,15 +180,24 @@ async fn daemon_and_agent_killed_at_random_moments_lose_nothing() -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instant_outside_of_the_proven_range_is_refused_and_the_nearest_is_named() -> Result<()> {
     let bed = Bed::new().await?;
-    let source = bed.replica_set(ReplicaSetSpec::single("6.0.5").not_replayable()).await?;
-    source.client().database("shop").collection::<bson::Document>("a").insert_one(doc! { "_id": 1 }).await?;
+    let source = bed
+        .replica_set(ReplicaSetSpec::single("6.0.5").not_replayable())
+        .await?;
+    source
+        .client()
+        .database("shop")
+        .collection::<bson::Document>("a")
+        .insert_one(doc! { "_id": 1 })
+        .await?;
     let mut headwater = bed.headwater()?;
     headwater.start_quickstart(&source.uri(), "default").await?;
     until_complete(&headwater).await?;
     let folder = bed.new_folder("dump")?.join("out");
     let folder = folder.to_str().context("a path that is no text")?;
     for instant in ["1,1", "4294967295,1"] {
-        let ended = headwater.run(["restore", "default", "--at", instant, "--to-dir", folder]).await?;
+        let ended = headwater
+            .run(["restore", "default", "--at", instant, "--to-dir", folder])
+            .await?;
         assert_eq!(ended.code, 8, "{}", ended.stderr);
         assert!(ended.stderr.contains("restorable instant"), "{}", ended.stderr);
     }
@@ -175,10 +212,15 @@ async fn a_server_without_a_replica_set_is_refused_in_words() -> Result<()> {
     headwater.start_quickstart(&alone.uri(), "default").await?;
     let refused = |status: &Value| {
         let alerts = status.get("alerts")?.as_array()?;
-        let text = alerts.iter().filter_map(Value::as_str).find(|alert| alert.contains("--replSet"))?;
+        let text = alerts
+            .iter()
+            .filter_map(Value::as_str)
+            .find(|alert| alert.contains("--replSet"))?;
         Some(text.to_owned())
     };
-    let alert = headwater.until("an alert about the missing replica set", &["status"], refused).await?;
+    let alert = headwater
+        .until("an alert about the missing replica set", &["status"], refused)
+        .await?;
     eprintln!("{alert}");
     Ok(())
 }

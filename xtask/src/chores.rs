@@ -48,12 +48,19 @@ impl<'a> Step<'a> {
 
     /// Runs it, showing what it prints.
     pub fn run(self) -> Result<()> {
-        let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = self
+            .program
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let shown = format!("{name} {}", self.arguments.join(" "));
         eprintln!("── {shown}");
         let mut command = command(&self.program, &self.arguments);
         command.envs(self.variables);
-        let status = command.status().with_context(|| format!("cannot run {}", self.program.display()))?;
+        let status = command
+            .status()
+            .with_context(|| format!("cannot run {}", self.program.display()))?;
         if !status.success() {
             bail!("`{shown}` failed");
         }

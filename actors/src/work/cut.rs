@@ -23,7 +23,10 @@ impl Cuts {
     /// Leaves a request. The receiver fails when the head's owner ended before it could answer: ask again.
     pub fn ask(&self, at_least: Ts) -> oneshot::Receiver<(ImageRef, u64)> {
         let (answer, receiver) = oneshot::channel();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Cut { at_least, answer });
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Cut { at_least, answer });
         receiver
     }
 

@@ -30,7 +30,11 @@ pub struct GroomWork {
 impl GroomWork {
     /// Begins with no suspects: what is removed must have been unknown in two looks.
     pub fn new(set: Arc<Set>) -> Self {
-        GroomWork { set, next: Instant::now() + EVERY, suspects: BTreeSet::new() }
+        GroomWork {
+            set,
+            next: Instant::now() + EVERY,
+            suspects: BTreeSet::new(),
+        }
     }
 }
 
@@ -47,9 +51,16 @@ pub fn plan(
 }
 
 fn known(state: &State, set: &ReplicaSetId) -> BTreeSet<Named> {
-    let snapshots = state.snapshots.iter().filter(|((s, _), _)| s == set).filter_map(|(_, s)| s.image.as_ref());
+    let snapshots = state
+        .snapshots
+        .iter()
+        .filter(|((s, _), _)| s == set)
+        .filter_map(|(_, s)| s.image.as_ref());
     let waypoint = state.replica_sets.get(set).and_then(|r| r.waypoint.as_ref());
-    snapshots.chain(waypoint).map(|image| (image.incarnation, image.name.clone())).collect()
+    snapshots
+        .chain(waypoint)
+        .map(|image| (image.incarnation, image.name.clone()))
+        .collect()
 }
 
 impl Work for GroomWork {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use headwater_cluster::ImageRef;
 use futures::FutureExt;
+use headwater_cluster::ImageRef;
 use headwater_head::{FoldDone, FoldJob, Head, HeadError, HeadFault, Image, Missing, SpillDone};
 use headwater_host::{Task, TaskEnded};
 use headwater_model::{Incarnation, Optime};
@@ -67,7 +67,15 @@ impl HeadStore {
     /// Takes a head under care.
     pub fn new(set: Arc<Set>, incarnation: Incarnation, head: Head) -> Self {
         let written_at_last_image = set.repository.blocks().stats().stored_bytes_written;
-        HeadStore { set, incarnation, head, spill: None, fold: None, missing: Vec::new(), written_at_last_image }
+        HeadStore {
+            set,
+            incarnation,
+            head,
+            spill: None,
+            fold: None,
+            missing: Vec::new(),
+            written_at_last_image,
+        }
     }
 
     /// Opens the head of an image.
@@ -165,7 +173,11 @@ impl HeadStore {
         self.set.repository.blocks().flush().await?;
         let name = format!("{:016x}-{:016x}", image.applied.ts.0, epoch.0);
         let manifest = image.encode().map_err(fault)?;
-        self.set.repository.images(self.incarnation).put(&name, &manifest).await?;
+        self.set
+            .repository
+            .images(self.incarnation)
+            .put(&name, &manifest)
+            .await?;
         let written = self.set.repository.blocks().stats().stored_bytes_written;
         let stored = written - std::mem::replace(&mut self.written_at_last_image, written);
         let reference = ImageRef {

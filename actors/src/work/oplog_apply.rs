@@ -29,20 +29,33 @@ impl OplogApplyWork {
     /// Opens the head from the last waypoint.
     pub async fn build(set: Arc<Set>) -> Result<Self, Fault> {
         let (_, record) = set.record().map_err(|r| Fault::Retry(r.message))?;
-        let waypoint = record.waypoint.clone().ok_or_else(|| Fault::Retry("no waypoint yet".into()))?;
+        let waypoint = record
+            .waypoint
+            .clone()
+            .ok_or_else(|| Fault::Retry("no waypoint yet".into()))?;
         let stores = set.stores(record.incarnation).await?;
         let head = HeadStore::open(set.clone(), &waypoint).await?;
         let applied = head.head.applied();
         set.board.set_applied(applied);
         let reader = stores.oplog.read(applied);
         let waypoint_ms = set.ground.host.clock.now_ms();
-        Ok(OplogApplyWork { set, head, reader, waypoint_at: applied, waypoint_ms })
+        Ok(OplogApplyWork {
+            set,
+            head,
+            reader,
+            waypoint_at: applied,
+            waypoint_ms,
+        })
     }
 
     async fn publish_waypoint(&mut self) -> Result<(), Fault> {
         let (_, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
         let (image, _) = self.head.image(record.consistent_from).await?;
-        let command = Command::PublishWaypoint { set: self.set.id.clone(), epoch: record.epoch, image };
+        let command = Command::PublishWaypoint {
+            set: self.set.id.clone(),
+            epoch: record.epoch,
+            image,
+        };
         submit_as_child(&self.set.ground.control, command).await?;
         self.waypoint_at = self.head.head.applied();
         self.waypoint_ms = self.set.ground.host.clock.now_ms();

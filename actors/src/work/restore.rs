@@ -58,7 +58,15 @@ impl Work for RestoreWork {
         };
         crate::set::remove_scratch(&self.set.ground, id).await;
         let progress = teller.ended(ended, error);
-        submit_as_child(&self.set.ground.control, Command::UpdateRestore { id, epoch: record.epoch, progress }).await?;
+        submit_as_child(
+            &self.set.ground.control,
+            Command::UpdateRestore {
+                id,
+                epoch: record.epoch,
+                progress,
+            },
+        )
+        .await?;
         Ok(Pace::Again)
     }
 }
@@ -92,14 +100,18 @@ async fn carry_out(set: Arc<Set>, id: u64, restore: Restore, teller: Arc<Teller>
     teller.expect(chosen.bytes());
     let cursor: Cursor = serde_json::from_str(&restore.cursor_json).unwrap_or_default();
     let begun = !restore.cursor_json.is_empty();
-    let target = Target::new(uri, CONNECTIONS).await.map_err(|e| Trouble::Final(e.to_string()))?;
+    let target = Target::new(uri, CONNECTIONS)
+        .await
+        .map_err(|e| Trouble::Final(e.to_string()))?;
     let mut settings = Settings::new(source.source_version());
     settings.drop = kept.request.drop;
-    load(&source, &chosen, &target, &settings, cursor, &*teller).await.map_err(|e| match e {
-        LoadFault::Unreachable { .. } if begun || teller.has_kept() => Trouble::Passing(e.to_string()),
-        LoadFault::Keep(_) => Trouble::Passing(e.to_string()),
-        other => Trouble::Final(other.to_string()),
-    })
+    load(&source, &chosen, &target, &settings, cursor, &*teller)
+        .await
+        .map_err(|e| match e {
+            LoadFault::Unreachable { .. } if begun || teller.has_kept() => Trouble::Passing(e.to_string()),
+            LoadFault::Keep(_) => Trouble::Passing(e.to_string()),
+            other => Trouble::Final(other.to_string()),
+        })
 }
 
 /// Makes progress known to the control state.
@@ -125,7 +137,11 @@ impl Teller {
             error: None,
             cursor_json: restore.cursor_json.clone(),
         };
-        Teller { set, id, told: Mutex::new(Told { progress, last: None }) }
+        Teller {
+            set,
+            id,
+            told: Mutex::new(Told { progress, last: None }),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Told> {
@@ -153,7 +169,11 @@ impl Teller {
 
     fn command(&self) -> Result<Command, Refusal> {
         let (_, record) = self.set.record()?;
-        Ok(Command::UpdateRestore { id: self.id, epoch: record.epoch, progress: self.lock().progress.clone() })
+        Ok(Command::UpdateRestore {
+            id: self.id,
+            epoch: record.epoch,
+            progress: self.lock().progress.clone(),
+        })
     }
 }
 
@@ -163,7 +183,10 @@ impl Observer for Teller {
         let cursor_json = serde_json::to_string(cursor).map_err(|e| e.to_string())?;
         self.lock().progress.cursor_json = cursor_json;
         let command = self.command().map_err(|r| r.message)?;
-        submit(&self.set.ground.control, command).await.map(|_| ()).map_err(|r| r.message)
+        submit(&self.set.ground.control, command)
+            .await
+            .map(|_| ())
+            .map_err(|r| r.message)
     }
 
     fn progress(&self, step: Step, documents: u64, bytes: u64) {
@@ -182,7 +205,10 @@ impl Observer for Teller {
         if due && let Ok(command) = self.command() {
             let control = self.set.ground.control.clone();
             // Progress is a courtesy: one that is lost is told again in a moment.
-            self.set.ground.host.spawn(async move { submit(&control, command).await });
+            self.set
+                .ground
+                .host
+                .spawn(async move { submit(&control, command).await });
         }
     }
 }

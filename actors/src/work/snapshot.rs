@@ -34,9 +34,16 @@ impl SnapshotWork {
         let Some(deployment) = state.deployments.get(self.set.id.deployment()) else {
             return Ok(());
         };
-        let of_this_history =
-            state.snapshots.iter().filter(|((set, _), s)| *set == self.set.id && s.incarnation == record.incarnation);
-        let due = due(of_this_history.count(), record.next_snapshot_ms, deployment.snapshot_interval_s, now_ms);
+        let of_this_history = state
+            .snapshots
+            .iter()
+            .filter(|((set, _), s)| *set == self.set.id && s.incarnation == record.incarnation);
+        let due = due(
+            of_this_history.count(),
+            record.next_snapshot_ms,
+            deployment.snapshot_interval_s,
+            now_ms,
+        );
         if let Some(reason) = due.reason {
             let command = Command::RequestSnapshot {
                 set: self.set.id.clone(),
@@ -48,7 +55,10 @@ impl SnapshotWork {
             submit_as_child(&self.set.ground.control, command).await?;
         }
         if Some(due.next_ms) != record.next_snapshot_ms {
-            let command = Command::ScheduleSnapshot { set: self.set.id.clone(), next_ms: Some(due.next_ms) };
+            let command = Command::ScheduleSnapshot {
+                set: self.set.id.clone(),
+                next_ms: Some(due.next_ms),
+            };
             submit_as_child(&self.set.ground.control, command).await?;
         }
         Ok(())
@@ -69,15 +79,30 @@ pub fn due(snapshots: usize, next_ms: Option<i64>, interval_s: u64, now_ms: i64)
     let interval_ms = i64::try_from(interval_s.saturating_mul(1000)).unwrap_or(i64::MAX);
     let after_now = now_ms.saturating_add(interval_ms);
     match next_ms {
-        _ if snapshots == 0 => Due { reason: Some(FIRST), next_ms: after_now },
-        None => Due { reason: None, next_ms: after_now },
+        _ if snapshots == 0 => Due {
+            reason: Some(FIRST),
+            next_ms: after_now,
+        },
+        None => Due {
+            reason: None,
+            next_ms: after_now,
+        },
         // A clock that was set back, or an interval made shorter, must not put the next snapshot off for long.
-        Some(next) if next > after_now => Due { reason: None, next_ms: after_now },
+        Some(next) if next > after_now => Due {
+            reason: None,
+            next_ms: after_now,
+        },
         Some(next) if next <= now_ms => {
             let missed = (now_ms - next) / interval_ms.max(1);
-            Due { reason: Some("schedule"), next_ms: next + (missed + 1) * interval_ms }
+            Due {
+                reason: Some("schedule"),
+                next_ms: next + (missed + 1) * interval_ms,
+            }
         }
-        Some(next) => Due { reason: None, next_ms: next },
+        Some(next) => Due {
+            reason: None,
+            next_ms: next,
+        },
     }
 }
 
@@ -94,7 +119,10 @@ impl Work for SnapshotWork {
     async fn step(&mut self) -> Result<Pace, Fault> {
         self.request_due().await?;
         let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
-        let wanted = state.snapshots.iter().find(|((set, _), s)| *set == self.set.id && s.image.is_none());
+        let wanted = state
+            .snapshots
+            .iter()
+            .find(|((set, _), s)| *set == self.set.id && s.image.is_none());
         let Some(((_, id), asked)) = wanted else {
             return Ok(Pace::Idle);
         };
@@ -115,7 +143,11 @@ impl Work for SnapshotWork {
             id: id.clone(),
             epoch: record.epoch,
             image,
-            stored_bytes: if first { self.set.repository.blocks().stats().stored_bytes } else { new_bytes },
+            stored_bytes: if first {
+                self.set.repository.blocks().stats().stored_bytes
+            } else {
+                new_bytes
+            },
             completed_ms: self.set.ground.host.clock.now_ms(),
         };
         submit_as_child(&self.set.ground.control, command).await?;
@@ -130,7 +162,10 @@ mod tests {
     #[test]
     fn snapshots_come_first_after_the_sync_then_on_the_grid_of_the_interval() {
         let none = |next_ms| Due { reason: None, next_ms };
-        let take = |reason, next_ms| Due { reason: Some(reason), next_ms };
+        let take = |reason, next_ms| Due {
+            reason: Some(reason),
+            next_ms,
+        };
         for (snapshots, next_ms, now_ms, want) in [
             (0, None, 5_000, take("sync", 65_000)),
             (0, Some(1), 5_000, take("sync", 65_000)),
@@ -140,7 +175,11 @@ mod tests {
             (1, Some(65_000), 130_000, take("schedule", 185_000)),
             (1, Some(900_000), 5_000, none(65_000)),
         ] {
-            assert_eq!(due(snapshots, next_ms, 60, now_ms), want, "{snapshots} {next_ms:?} {now_ms}");
+            assert_eq!(
+                due(snapshots, next_ms, 60, now_ms),
+                want,
+                "{snapshots} {next_ms:?} {now_ms}"
+            );
         }
     }
 }

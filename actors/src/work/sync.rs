@@ -48,20 +48,34 @@ impl SyncWork {
             _ => None,
         };
         set.board.forget_requests();
-        Ok(SyncWork { incarnation: record.incarnation, set, stores, head, asked: None })
+        Ok(SyncWork {
+            incarnation: record.incarnation,
+            set,
+            stores,
+            head,
+            asked: None,
+        })
     }
 
     /// Sync slices → head at the begin of the scan.
     async fn build_head(&mut self, record: &ReplicaSet) -> Result<(), Fault> {
         let Some((begin, metas)) = self.stores.sync.begun().await? else {
-            return Err(Fault::Blocked("the sync slices are gone; resync this replica set".into()));
+            return Err(Fault::Blocked(
+                "the sync slices are gone; resync this replica set".into(),
+            ));
         };
-        let begin_at = Begin { tail_after: begin.tail_after, begin_applying: begin.begin_applying };
+        let begin_at = Begin {
+            tail_after: begin.tail_after,
+            begin_applying: begin.begin_applying,
+        };
         let mut head = Head::new(blocks(&self.set), &begin.server_version, begin_at).map_err(fault)?;
         let builder = Builder::new(blocks(&self.set), blocks(&self.set));
         for meta in &metas {
             let slices = self.stores.sync.slices_of(meta.uuid).await?;
-            let mut source = Slices { store: self.stores.sync.clone(), slices: slices.into_iter() };
+            let mut source = Slices {
+                store: self.stores.sync.clone(),
+                slices: slices.into_iter(),
+            };
             let built = builder.build(meta, &mut source).await.map_err(fault)?;
             head.add_collection(meta, built);
         }
@@ -73,7 +87,11 @@ impl SyncWork {
     async fn publish(&mut self, record: &ReplicaSet, phase: Phase) -> Result<(), Fault> {
         let head = self.head.as_mut().ok_or_else(no_head)?;
         let (image, _) = head.image(record.consistent_from).await?;
-        let command = Command::PublishWaypoint { set: self.set.id.clone(), epoch: record.epoch, image };
+        let command = Command::PublishWaypoint {
+            set: self.set.id.clone(),
+            epoch: record.epoch,
+            image,
+        };
         submit_as_child(&self.set.ground.control, command).await?;
         self.advance(record, phase).await
     }
@@ -95,7 +113,9 @@ impl SyncWork {
 
     /// Oplog up to the stop optime, then one layer a collection: what was changed but never seen is asked for.
     async fn apply_oplog(&mut self, record: &ReplicaSet) -> Result<Pace, Fault> {
-        let stop = record.sync_stop.ok_or_else(|| Fault::Blocked("the stop optime is not known; resync".into()))?;
+        let stop = record
+            .sync_stop
+            .ok_or_else(|| Fault::Blocked("the stop optime is not known; resync".into()))?;
         if !self.apply_until(stop).await? {
             return Ok(Pace::Idle);
         }
@@ -122,7 +142,11 @@ impl SyncWork {
         if !missing.is_empty() {
             tracing::info!(set = %self.set.id, documents = missing.len(), "asking the source for documents the scan missed");
         }
-        self.asked = Some(Asked { requests, observed: Optime::ZERO, pass: false });
+        self.asked = Some(Asked {
+            requests,
+            observed: Optime::ZERO,
+            pass: false,
+        });
     }
 
     async fn advance(&self, record: &ReplicaSet, phase: Phase) -> Result<(), Fault> {
@@ -149,7 +173,10 @@ impl SyncWork {
             for fetched in answers {
                 asked.observed = asked.observed.max(fetched.observed);
                 for document in fetched.documents {
-                    head.head.put_document(fetched.collection, document).await.map_err(fault)?;
+                    head.head
+                        .put_document(fetched.collection, document)
+                        .await
+                        .map_err(fault)?;
                 }
             }
             asked.pass = true;
@@ -163,7 +190,9 @@ impl SyncWork {
     }
 
     async fn apply_oplog_again(&mut self, record: &ReplicaSet) -> Result<Pace, Fault> {
-        let stop = record.sync_stop.ok_or_else(|| Fault::Blocked("the stop optime is not known; resync".into()))?;
+        let stop = record
+            .sync_stop
+            .ok_or_else(|| Fault::Blocked("the stop optime is not known; resync".into()))?;
         if !self.apply_until(stop).await? {
             return Ok(Pace::Idle);
         }
@@ -250,6 +279,10 @@ impl SliceSource for Slices {
             return Ok(None);
         };
         let payload: Bytes = self.store.read(&slice).await?;
-        Ok(Some(SlicePayload { part: slice.part, number: slice.number, payload }))
+        Ok(Some(SlicePayload {
+            part: slice.part,
+            number: slice.number,
+            payload,
+        }))
     }
 }

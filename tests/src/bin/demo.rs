@@ -29,14 +29,28 @@ async fn main() -> Result<()> {
     tell("headwater quickstart --uri mongodb://…");
     let mut headwater = bed.headwater()?;
     headwater.start_quickstart(&source.uri(), "shop").await?;
-    headwater.until("the first restorable point", &["status"], complete).await?;
-    tell(&format!("The first restorable point is there, {} s after the beginning of this story.", began.elapsed().as_secs()));
+    headwater
+        .until("the first restorable point", &["status"], complete)
+        .await?;
+    tell(&format!(
+        "The first restorable point is there, {} s after the beginning of this story.",
+        began.elapsed().as_secs()
+    ));
 
     tell("Business goes on: new orders, changed orders, a transaction.");
     orders.insert_many((ORDERS..ORDERS + 1000).map(|n| order(&n))).await?;
-    orders.update_many(doc! { "n": { "$lt": 2000 } }, doc! { "$set": { "paid": true }, "$push": { "log": "paid" } }).await?;
+    orders
+        .update_many(
+            doc! { "n": { "$lt": 2000 } },
+            doc! { "$set": { "paid": true }, "$push": { "log": "paid" } },
+        )
+        .await?;
     let snapshot = headwater.json(&["snapshot", "take", "shop", "--wait"]).await?;
-    tell(&format!("A snapshot: {} bytes newly stored for {} bytes of data.", figure(&snapshot, "stored_bytes"), figure(&snapshot, "logical_bytes")));
+    tell(&format!(
+        "A snapshot: {} bytes newly stored for {} bytes of data.",
+        figure(&snapshot, "stored_bytes"),
+        figure(&snapshot, "logical_bytes")
+    ));
     orders.delete_many(doc! { "n": { "$gte": 50_500 } }).await?;
     let before = source.mark("just before the mistake").await?;
     let wanted = contents::read(source.client(), Scope::Users).await?;
@@ -48,12 +62,18 @@ async fn main() -> Result<()> {
 
     tell(&format!("The entry before it is {before}. A dry run first:"));
     until_stored(&headwater, after).await?;
-    let target = bed.replica_set(ReplicaSetSpec::single(VERSION).not_replayable()).await?;
+    let target = bed
+        .replica_set(ReplicaSetSpec::single(VERSION).not_replayable())
+        .await?;
     let (instant, uri) = (before.to_string(), target.uri());
-    let plan = headwater.run(["restore", "shop", "--at", &instant, "--to-uri", &uri, "--dry-run"]).await?;
+    let plan = headwater
+        .run(["restore", "shop", "--at", &instant, "--to-uri", &uri, "--dry-run"])
+        .await?;
     println!("{}", indented(&plan.stdout));
     tell(&format!("headwater restore shop --at {instant} --to-uri {uri}"));
-    let done = headwater.run(["restore", "shop", "--at", &instant, "--to-uri", &uri, "--yes"]).await?;
+    let done = headwater
+        .run(["restore", "shop", "--at", &instant, "--to-uri", &uri, "--yes"])
+        .await?;
     ensure!(done.code == 0, "the restore failed:\n{}\n{}", done.stdout, done.stderr);
     println!("{}", indented(&done.stdout));
 
@@ -92,8 +112,13 @@ fn complete(status: &Value) -> Option<()> {
 async fn until_stored(headwater: &Headwater, ts: Ts) -> Result<()> {
     let reached = |status: &Value| {
         let to = status.pointer("/replica_sets/0/restorable/to")?;
-        let to = Ts::new(u32::try_from(to.get("t")?.as_u64()?).ok()?, u32::try_from(to.get("i")?.as_u64()?).ok()?);
+        let to = Ts::new(
+            u32::try_from(to.get("t")?.as_u64()?).ok()?,
+            u32::try_from(to.get("i")?.as_u64()?).ok()?,
+        );
         (to >= ts).then_some(())
     };
-    headwater.until("the source's last entry in the oplog store", &["status"], reached).await
+    headwater
+        .until("the source's last entry in the oplog store", &["status"], reached)
+        .await
 }
