@@ -69,7 +69,7 @@ pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation
             bytes: image.logical_bytes,
         })
         .collect();
-    bases.sort_by(|a, b| (a.incarnation, a.at).cmp(&(b.incarnation, b.at)));
+    bases.sort_by_key(|base| (base.incarnation, base.at));
     let mut ranges = Vec::new();
     for incarnation in (1..=record.incarnation.0).map(Incarnation) {
         let stores = set.stores(incarnation).await.map_err(refusal)?;
