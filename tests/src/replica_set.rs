@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bson::{Document, Timestamp, doc};
@@ -156,7 +157,9 @@ impl ReplicaSet {
     pub async fn primary(&self) -> Result<usize> {
         until("a primary", || async {
             for (number, member) in self.members.iter().enumerate() {
-                if role(member).await == Some(Role::Primary) {
+                // A member that was killed does not answer; the driver would look for it for a minute.
+                let answer = tokio::time::timeout(MEMBER_ANSWERS_IN, role(member)).await;
+                if answer == Ok(Some(Role::Primary)) {
                     return Ok(Some(number));
                 }
             }
@@ -211,6 +214,9 @@ fn set_uri(members: &[Mongod], name: &str) -> String {
         addresses.join(",")
     )
 }
+
+/// How long a member that lives may take to say what it is.
+const MEMBER_ANSWERS_IN: Duration = Duration::from_secs(2);
 
 async fn admin(member: &Mongod, command: Document) -> Result<Document> {
     Ok(member.client().database("admin").run_command(command).await?)
