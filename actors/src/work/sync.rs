@@ -162,8 +162,9 @@ impl SyncWork {
     /// Waits for the answers, puts them into the head, and lets it pass the optime of the last read.
     async fn fetch_missing(&mut self, record: &ReplicaSet) -> Result<Pace, Fault> {
         let Some(asked) = self.asked.as_mut() else {
-            // After a restart the head is that of the waypoint before the oplog was applied: do that again.
-            return self.apply_oplog_again(record).await;
+            // After a restart the head is that of the waypoint before the oplog was applied: do that again. It leads back
+            // to this phase from any later one, so that nothing is validated before what is missing was fetched.
+            return self.apply_oplog(record).await;
         };
         let head = self.head.as_mut().ok_or_else(no_head)?;
         if !asked.pass {
@@ -186,19 +187,6 @@ impl SyncWork {
             return Ok(Pace::Idle);
         }
         self.advance(record, Phase::Validating).await?;
-        Ok(Pace::Again)
-    }
-
-    async fn apply_oplog_again(&mut self, record: &ReplicaSet) -> Result<Pace, Fault> {
-        let stop = record
-            .sync_stop
-            .ok_or_else(|| Fault::Blocked("the stop optime is not known; resync".into()))?;
-        if !self.apply_until(stop).await? {
-            return Ok(Pace::Idle);
-        }
-        let head = self.head.as_mut().ok_or_else(no_head)?;
-        let missing = head.fold_all().await?;
-        self.ask_for(missing);
         Ok(Pace::Again)
     }
 
