@@ -25,6 +25,8 @@ pub struct Tuning {
     pub memtable_bytes: usize,
     /// Seconds between waypoints of a head that changes.
     pub waypoint_seconds: u64,
+    /// Seconds between scheduled snapshots of a deployment that was added without an interval of its own.
+    pub snapshot_interval_s: u64,
     /// Where restores keep what they spill; removed when they end.
     pub scratch: std::path::PathBuf,
 }
@@ -34,6 +36,8 @@ impl Default for Tuning {
         Tuning {
             memtable_bytes: limits::MEMTABLE_BUDGET_BYTES,
             waypoint_seconds: 60,
+            // As in Ops Manager.
+            snapshot_interval_s: 6 * 3600,
             scratch: std::env::temp_dir().join("headwater-scratch"),
         }
     }
