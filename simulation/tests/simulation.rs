@@ -1,0 +1,1 @@
+//! The simulation itself under test.
