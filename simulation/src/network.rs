@@ -55,6 +55,16 @@ pub enum Request {
     User(crate::user::Wish),
 }
 
+impl Request {
+    fn name(&self) -> String {
+        match self {
+            Request::Agent { path, body, .. } => format!("{path} {} bytes", body.len()),
+            Request::Member { kind, body } => format!("call {kind} {} bytes", body.len()),
+            Request::User(wish) => format!("{wish:?}"),
+        }
+    }
+}
+
 /// Status as of HTTP, and a body.
 pub type Answer = (u16, Bytes);
 
@@ -220,6 +230,7 @@ impl Network {
             let _ = answer.send(Err(Silence::Lost));
             return;
         }
+        trace::fine(&format!("{from} → {to} {}", request.name()));
         let listener = self.links.borrow().listeners.get(to).cloned();
         let (reply, replied) = oneshot::channel();
         let delivery = Delivery {
@@ -238,6 +249,7 @@ impl Network {
         };
         let (delay, lost) = self.fate(to, from);
         tokio::time::sleep(delay).await;
+        trace::fine(&format!("{from} ← {to} {} {} bytes", replied.0, replied.1.len()));
         let lost = lost || !self.reaches(to, from);
         if lost {
             trace::mark("network: answer lost");

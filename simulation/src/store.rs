@@ -156,6 +156,7 @@ impl StoreDoor {
     {
         let (first, second, fate) = self.store.fate(writes);
         wait(first).await;
+        trace::fine(&format!("store {}{key}", if writes { "writes " } else { "" }));
         if !self.life.is_alive() {
             return std::future::pending().await;
         }

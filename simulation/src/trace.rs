@@ -26,6 +26,45 @@ struct Trace {
 /// Lines kept for the report of a failure.
 const TAIL: usize = 60;
 
+/// Every mark there is: a set of seeds that did not hit one of them has not tried what it stands for.
+pub const MARKS: [&str; 35] = [
+    "agent killed",
+    "agent: request timed out",
+    "clock set",
+    "daemon killed",
+    "disk: flush failed",
+    "network: answer died with its process",
+    "network: answer lost",
+    "network: late message",
+    "network: link cut",
+    "network: message doubled",
+    "network: message lost",
+    "power cut",
+    "process ended itself",
+    "process paused",
+    "restore checked",
+    "source: collection dropped",
+    "source: collection renamed",
+    "source: election",
+    "source: index built",
+    "source: member lags",
+    "source: member restarted",
+    "source: oplog truncated",
+    "source: prepared transaction",
+    "source: rollback",
+    "source: transaction aborted by an election",
+    "source: transaction of several entries",
+    "store: failed after its effect",
+    "store: failed without effect",
+    "store: full",
+    "store: outage",
+    "store: refused, full",
+    "user: resync",
+    "user: snapshot asked for",
+    "user: snapshot deleted",
+    "user: stop and restart",
+];
+
 thread_local! {
     static TRACE: RefCell<Option<Trace>> = const { RefCell::new(None) };
     static PROCESS: std::cell::Cell<&'static str> = const { std::cell::Cell::new("world") };
@@ -73,6 +112,15 @@ pub fn process(name: &'static str) -> &'static str {
 
 /// Writes a line.
 pub fn line(text: &str) {
+    write(text, true);
+}
+
+/// Writes a line about something that happens all the time: every message, every call. It counts for the hash.
+pub fn fine(text: &str) {
+    write(text, false);
+}
+
+fn write(text: &str, keep: bool) {
     // Nobody may trace while a trace is written: a formatter that logs would.
     let _ = TRACE.try_with(|trace| {
         let Ok(mut trace) = trace.try_borrow_mut() else { return };
@@ -85,10 +133,12 @@ pub fn line(text: &str) {
         if trace.print {
             println!("{whole}");
         }
-        if trace.tail.len() == TAIL {
-            trace.tail.pop_front();
+        if keep {
+            if trace.tail.len() == TAIL {
+                trace.tail.pop_front();
+            }
+            trace.tail.push_back(whole);
         }
-        trace.tail.push_back(whole);
     });
 }
 
