@@ -60,6 +60,7 @@ impl Supervisor {
             // Whoever works on a head of another history or assignment must end before its successor begins.
             self.let_go(|_| false);
             self.set.board.forget_requests();
+            self.set.board.forget_applied();
             self.serving = serving;
         }
         let wanted = wanted(record.phase, active);

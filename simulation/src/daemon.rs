@@ -96,7 +96,7 @@ impl Run {
 
     async fn serve(&self, host: &Host, life: &Life) -> Result<(), String> {
         let draw = &self.parts.draw;
-        let kv = SimKv::open(&self.disk, life.clone(), draw.disk, self.seed);
+        let kv = SimKv::open(&self.disk, life.clone(), draw.disk, self.parts.health.clone(), self.seed);
         let settings = Settings::single(NodeId(self.id));
         let control = Control::start(host, Arc::new(kv), NodeId(self.id), settings);
         let control = control.await.map_err(|e| e.to_string())?;

@@ -1,6 +1,7 @@
 //! A daemon's own disk as its process sees it: [`MemoryDisk`] with time and trouble in front.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,21 +26,38 @@ pub struct DiskDraw {
     pub eio: u32,
 }
 
+/// Whether disks still fail; shared by all of a world.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<AtomicBool>);
+
+impl Health {
+    /// From now on nothing fails.
+    pub fn heal(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_restored(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The disk of one process, until it dies.
 pub struct SimKv {
     kv: MemoryKv,
     life: Life,
     draw: DiskDraw,
+    health: Health,
     rng: Arc<Mutex<StdRng>>,
 }
 
 impl SimKv {
     /// Opens `disk` for a process.
-    pub fn open(disk: &MemoryDisk, life: Life, draw: DiskDraw, seed: u64) -> SimKv {
+    pub fn open(disk: &MemoryDisk, life: Life, draw: DiskDraw, health: Health, seed: u64) -> SimKv {
         SimKv {
             kv: disk.open(),
             life,
             draw,
+            health,
             rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
         }
     }
@@ -81,7 +99,11 @@ impl Kv for SimKv {
             let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
             let usual = rng.gen_range(0..=self.draw.flush_ms);
             let slow = rng.gen_range(0..1000) < self.draw.slow;
-            (usual * if slow { 100 } else { 1 }, rng.gen_range(0..10_000) < self.draw.eio)
+            let fails = rng.gen_range(0..10_000) < self.draw.eio;
+            match self.health.is_restored() {
+                true => (usual, false),
+                false => (usual * if slow { 100 } else { 1 }, fails),
+            }
         };
         let (kv, life) = (self.kv.clone(), self.life.clone());
         async move {

@@ -10,6 +10,7 @@ use rand::{Rng, RngCore, SeedableRng};
 
 use crate::agent::AgentMachine;
 use crate::daemon::Machine;
+use crate::disk::Health;
 use crate::draw::Draw;
 use crate::mongo::{Mongo, set, workload};
 use crate::network::Network;
@@ -32,6 +33,8 @@ pub struct Parts {
     pub network: Network,
     /// The oracles, which know the store and the source.
     pub oracle: Oracle,
+    /// Whether disks still fail.
+    pub health: Health,
 }
 
 impl Parts {
@@ -92,6 +95,7 @@ impl World {
             network: Network::start(seed("network"), draw.network),
             oracle: Oracle::new(store, source),
             draw: draw.clone(),
+            health: Health::default(),
         };
         let mut clocks = parts.rng("clocks");
         let mut clock = || {
@@ -192,6 +196,7 @@ impl World {
         trace::line("the faults are over");
         self.faults.set(false);
         self.parts.network.heal();
+        self.parts.health.heal();
         self.parts.oracle.store().heal();
         let source = self.parts.oracle.source();
         set::lock(source).heal();

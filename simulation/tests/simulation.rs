@@ -19,10 +19,21 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 1] = [(
-    19,
-    "the trouble of a Sync child that failed in its very last step was shown for ever, since nobody took it back",
-)];
+const FOUND: [(u64, &str); 4] = [
+    (
+        19,
+        "the trouble of a Sync child that failed in its very last step was shown for ever, since nobody took it back",
+    ),
+    (
+        70,
+        "the timeline listed a complete snapshot and left its range out, when it was completed while the timeline was made",
+    ),
+    (
+        117,
+        "an agent that died between the beginnings of oplog and sync left an incarnation that no agent could ever begin",
+    ),
+    (179, "after a resync the position of the old head was shown as that of the new one"),
+];
 
 fn all(seeds: impl IntoIterator<Item = u64>, options: Options) -> Vec<Outcome> {
     let seeds: Vec<u64> = seeds.into_iter().collect();
