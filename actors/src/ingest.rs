@@ -88,6 +88,7 @@ impl Set {
             ));
         }
         stores.sync.put(frame).await.map_err(slice_refusal)?;
+        self.head_waker.wake();
         Ok(Accepted {})
     }
 
