@@ -69,7 +69,7 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings) -> anyhow
         node: NODE,
         tuning: Tuning {
             memtable_bytes: settings.memtable_budget_bytes,
-            scratch,
+            scratch: Some(scratch),
             ..Tuning::default()
         },
     };

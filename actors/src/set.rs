@@ -7,6 +7,7 @@ use headwater_host::Host;
 use headwater_model::{Epoch, Incarnation, ReplicaSetId, limits};
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_store::backend::directory::DirectoryObjects;
+use headwater_store::backend::memory::MemoryObjects;
 use headwater_store::blocks::Blocks;
 use headwater_store::objects::{Objects, StoreError};
 use headwater_store::oplog_store::OplogStore;
@@ -25,8 +26,10 @@ pub struct Tuning {
     pub memtable_bytes: usize,
     /// Seconds between waypoints of a head that changes.
     pub waypoint_seconds: u64,
-    /// Where restores keep what they spill; removed when they end.
-    pub scratch: std::path::PathBuf,
+    /// Where restores keep what they spill; removed when they end. Without a folder it is kept in memory.
+    pub scratch: Option<std::path::PathBuf>,
+    /// Threads for actors: replica sets are dealt to them in turn. With none, actors run where the node was started.
+    pub threads: usize,
 }
 
 impl Default for Tuning {
@@ -34,7 +37,8 @@ impl Default for Tuning {
         Tuning {
             memtable_bytes: limits::MEMTABLE_BUDGET_BYTES,
             waypoint_seconds: 60,
-            scratch: std::env::temp_dir().join("headwater-scratch"),
+            scratch: Some(std::env::temp_dir().join("headwater-scratch")),
+            threads: 2,
         }
     }
 }
@@ -139,8 +143,13 @@ impl Set {
 
 /// A blockstore for what a restore spills, in a folder of its own.
 pub async fn scratch(ground: &Ground, restore: u64) -> Result<Arc<dyn Blocks>, StoreError> {
-    let folder = ground.tuning.scratch.join(format!("restore-{restore}"));
-    let objects: Arc<dyn Objects> = Arc::new(DirectoryObjects::open(&folder, ground.host.blocking.clone()).await?);
+    let objects: Arc<dyn Objects> = match &ground.tuning.scratch {
+        Some(scratch) => {
+            let folder = scratch.join(format!("restore-{restore}"));
+            Arc::new(DirectoryObjects::open(&folder, ground.host.blocking.clone()).await?)
+        }
+        None => Arc::new(MemoryObjects::new()),
+    };
     let blocks: Arc<dyn Blocks> =
         PackStore::open(objects, &ground.host, "scratch/", Epoch(1), PackSettings::default()).await?;
     Ok(blocks)
@@ -148,6 +157,7 @@ pub async fn scratch(ground: &Ground, restore: u64) -> Result<Arc<dyn Blocks>, S
 
 /// Removes a restore's folder; one that stays is removed at the next start.
 pub async fn remove_scratch(ground: &Ground, restore: u64) {
-    let folder = ground.tuning.scratch.join(format!("restore-{restore}"));
+    let Some(scratch) = &ground.tuning.scratch else { return };
+    let folder = scratch.join(format!("restore-{restore}"));
     ground.host.blocking(move || std::fs::remove_dir_all(folder).ok()).await;
 }
