@@ -70,7 +70,7 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings) -> anyhow
         tuning: Tuning {
             memtable_bytes: settings.memtable_budget_bytes,
             snapshot_interval_s: settings.snapshot_interval_seconds,
-            scratch,
+            scratch: Some(scratch),
             ..Tuning::default()
         },
     };

@@ -77,6 +77,11 @@ impl Board {
         self.lock().applied
     }
 
+    /// Forgets how far the head was: it is another head now.
+    pub fn forget_applied(&self) {
+        self.lock().applied = None;
+    }
+
     /// Notes, or with `None` forgets, the trouble of a child.
     pub fn set_trouble(&self, child: &'static str, trouble: Option<String>) {
         match trouble {

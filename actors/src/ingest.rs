@@ -58,7 +58,18 @@ impl Set {
                 "this sync is past its transfer: open the stream again",
             ));
         }
-        stores.oplog.begin(header.tail_after).await.map_err(refusal)?;
+        if let Err(error) = stores.oplog.begin(header.tail_after).await {
+            if stores.oplog.origin().is_none_or(|origin| origin == header.tail_after) {
+                return Err(refusal(error));
+            }
+            // It was begun elsewhere: by an agent that died before its sync was begun, or by another agent just now. The
+            // first leaves an oplog that nobody can ever use, so that only another history helps.
+            if stores.sync.begun().await.map_err(refusal)?.is_none() {
+                self.start_incarnation(record.incarnation).await?;
+            }
+            let message = format!("the first copy was begun elsewhere: open the stream again ({error})");
+            return Err(Refusal::new(RefusalKind::Stale, message));
+        }
         stores.sync.begin(frame).await.map_err(slice_refusal)?;
         self.advance(&record, Phase::Transferring).await?;
         Ok(Accepted {})
@@ -77,6 +88,7 @@ impl Set {
             ));
         }
         stores.sync.put(frame).await.map_err(slice_refusal)?;
+        self.head_waker.wake();
         Ok(Accepted {})
     }
 

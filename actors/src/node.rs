@@ -36,15 +36,13 @@ pub struct Node {
     agents: Mutex<BTreeMap<String, Presence>>,
 }
 
-/// Threads for actors: replica sets are dealt to them in turn.
-const ARBITERS: usize = 2;
-
 impl Node {
-    /// Starts supervisors for every replica set of the control state. Call within an actix system.
+    /// Starts supervisors for every replica set of the control state. Call within an actix system; without threads of its
+    /// own ([`crate::Tuning::threads`]) a `LocalSet` is enough, and everything ends with that.
     pub async fn start(ground: Ground) -> Result<Arc<Node>, Refusal> {
         let node = Arc::new(Node {
+            arbiters: (0..ground.tuning.threads).map(|_| Arbiter::new()).collect(),
             ground,
-            arbiters: (0..ARBITERS).map(|_| Arbiter::new()).collect(),
             running: tokio::sync::Mutex::default(),
             agents: Mutex::default(),
         });
@@ -78,9 +76,14 @@ impl Node {
             Some(ended) => ended.set.clone(),
             None => Set::open(self.ground.clone(), id.clone()).await.map_err(refusal)?,
         };
-        let arbiter = &self.arbiters[running.len() % self.arbiters.len()];
         let supervised = set.clone();
-        let supervisor = Supervisor::start_in_arbiter(&arbiter.handle(), move |_| Supervisor::new(supervised));
+        let supervisor = match running.len().checked_rem(self.arbiters.len()) {
+            Some(turn) => {
+                let arbiter = self.arbiters[turn].handle();
+                Supervisor::start_in_arbiter(&arbiter, move |_| Supervisor::new(supervised))
+            }
+            None => Supervisor::new(supervised).start(),
+        };
         running.insert(
             id.clone(),
             Running {

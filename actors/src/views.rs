@@ -94,6 +94,8 @@ impl Backup {
 
     pub(crate) async fn timeline_view(&self, name: &DeploymentName) -> Result<Timeline, Refusal> {
         self.known(name)?;
+        // Before the state that the ranges are made of: no snapshot is listed that lies in no range.
+        let snapshots = self.snapshot_views(name);
         let state = self.node.ground.control.state();
         let mut ranges = Vec::new();
         for id in self.sets_of(name) {
@@ -110,10 +112,7 @@ impl Backup {
                 }
             }
         }
-        Ok(Timeline {
-            ranges,
-            snapshots: self.snapshot_views(name),
-        })
+        Ok(Timeline { ranges, snapshots })
     }
 
     pub(crate) async fn status_view(&self) -> Result<Status, Refusal> {

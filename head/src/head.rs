@@ -20,6 +20,7 @@ use headwater_oplog::version::SourceVersion;
 use headwater_protocol::agent::CollectionMeta;
 use headwater_store::blocks::Blocks;
 
+use crate::audit::{self, Audited};
 use crate::build::Built;
 use crate::catalog;
 use crate::collection::{Collection, Definition};
@@ -207,6 +208,16 @@ impl Head {
     /// Counts and hashes a collection.
     pub async fn digest(&self, uuid: CollectionUuid) -> Result<Digest, HeadError> {
         self.scan(uuid, None)?.digest().await
+    }
+
+    /// Proves that the collection's layers are whole in the blockstore: every interior node is read, every leaf known to
+    /// be there, one in `one_in` leaves read. What is in memory is not looked at.
+    pub async fn audit(&self, uuid: CollectionUuid, one_in: u64) -> Result<Audited, HeadError> {
+        let mut audited = Audited::default();
+        for layer in self.known(uuid)?.layers() {
+            audited += audit::layer(&self.blocks, layer, one_in).await?;
+        }
+        Ok(audited)
     }
 
     /// One document.

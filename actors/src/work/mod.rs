@@ -2,6 +2,7 @@
 
 pub mod cursors;
 pub mod cut;
+pub mod first_copy;
 pub mod groom;
 pub mod head_store;
 pub mod oplog_apply;

@@ -47,13 +47,13 @@ fn modify_option<'a>(options: &mut Fields<'a>, change: Element<'a>) -> Result<()
     match change.name {
         b"cappedSize" => options.set("size", change.kind, change.value),
         b"cappedMax" => options.set("max", change.kind, change.value),
-        b"validator" => {
-            if change.value == EMPTY_DOCUMENT {
+        b"validator" | b"validationLevel" | b"validationAction" => {
+            if change.name == b"validator" && change.value == EMPTY_DOCUMENT {
                 options.remove("validator");
             } else {
                 options.take(change);
             }
-            // The server writes the defaults next to any change of the validator.
+            // The server writes the defaults of the others next to any of the three.
             for (name, text) in [("validationLevel", "strict"), ("validationAction", "error")] {
                 if options.get(name).is_none() {
                     options.set(name, kind::STRING, bson_text(text));
@@ -143,4 +143,60 @@ fn modified_index(spec: &[u8], change: &[u8]) -> Result<Bytes, BsonFault> {
         }
     }
     after.write()
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{Document, doc};
+
+    use super::*;
+
+    /// (options before, collMod, options after), as four servers from 4.4.2 to 6.0.27 showed them.
+    fn validation() -> Vec<(Document, Document, Document)> {
+        vec![
+            (
+                doc! {},
+                doc! { "validationLevel": "moderate" },
+                doc! { "validationLevel": "moderate", "validationAction": "error" },
+            ),
+            (
+                doc! {},
+                doc! { "validationAction": "warn" },
+                doc! { "validationAction": "warn", "validationLevel": "strict" },
+            ),
+            (
+                doc! { "validationLevel": "off", "validationAction": "error" },
+                doc! { "validator": {} },
+                doc! { "validationLevel": "off", "validationAction": "error" },
+            ),
+            (
+                doc! { "validator": { "a": 1 } },
+                doc! { "validationLevel": "moderate" },
+                doc! { "validator": { "a": 1 }, "validationLevel": "moderate", "validationAction": "error" },
+            ),
+            (
+                doc! { "validator": { "a": 1 } },
+                doc! { "validator": {}, "validationLevel": "moderate" },
+                doc! { "validationLevel": "moderate", "validationAction": "error" },
+            ),
+        ]
+    }
+
+    #[test]
+    fn any_change_of_validation_writes_the_defaults_of_the_rest() {
+        for (before, change, after) in validation() {
+            let mut body = doc! { "collMod": "c" };
+            body.extend(change);
+            let bytes = |document: &Document| document.to_vec().unwrap();
+            let version = SourceVersion {
+                major: 6,
+                minor: 0,
+                patch: 5,
+            };
+            let modified = modified(version, &bytes(&before), &[], &bytes(&body)).unwrap();
+            let modified = Document::from_reader(&*modified.options).unwrap();
+            let sorted = |document: Document| document.into_iter().collect::<std::collections::BTreeMap<_, _>>();
+            assert_eq!(sorted(modified), sorted(after), "{before} after {body}");
+        }
+    }
 }
