@@ -24,6 +24,8 @@ pub struct MongodSpec {
     pub replica_set: Option<String>,
     /// Size of its oplog.
     pub oplog_mib: u64,
+    /// Its cache; a transaction must fit a part of it.
+    pub cache_mib: u32,
     /// `--setParameter`s.
     pub parameters: Vec<(String, String)>,
     /// Further arguments.
@@ -41,6 +43,7 @@ impl MongodSpec {
             version: version.to_owned(),
             replica_set: None,
             oplog_mib: 990,
+            cache_mib: 256,
             parameters: parameters
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec(),
@@ -88,13 +91,10 @@ impl Mongod {
         fs::create_dir_all(&data)?;
         let mut command: Command = installed.command();
         command
+            .args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--logappend"])
             .args([
-                "--bind_ip",
-                "127.0.0.1",
-                "--nounixsocket",
                 "--wiredTigerCacheSizeGB",
-                "0.25",
-                "--logappend",
+                &(f64::from(self.spec.cache_mib) / 1024.0).to_string(),
             ])
             .args(["--port", &self.port.to_string()])
             .arg("--dbpath")

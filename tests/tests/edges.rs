@@ -90,7 +90,9 @@ fn largest(id: i32) -> Document {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_largest_documents_come_back_from_scan_oplog_and_transaction() -> Result<()> {
     let bed = Bed::new().await?;
-    let source = source(&bed).await?;
+    let mut roomy = ReplicaSetSpec::single(VERSION).not_replayable();
+    roomy.mongod.cache_mib = 1024;
+    let source = bed.replica_set(roomy).await?;
     let large: Collection<Document> = source.client().database("large").collection("documents");
     for id in 0..3 {
         large.insert_one(largest(id)).await?;
@@ -105,15 +107,15 @@ async fn the_largest_documents_come_back_from_scan_oplog_and_transaction() -> Re
     other.insert("_id", 1);
     other.insert("text", "z".repeat(16 * MIB - 200));
     large.replace_one(doc! { "_id": 1 }, other).await?;
+    // More than one oplog entry holds.
     let mut session = source.client().start_session().await?;
     session.start_transaction().await?;
     large
         .insert_one(doc! { "_id": 20, "text": "t".repeat(9 * MIB) })
         .session(&mut session)
         .await?;
-    let change = doc! { "$set": { "text": "u".repeat(8 * MIB) } };
     large
-        .update_one(doc! { "_id": 2 }, change)
+        .insert_one(doc! { "_id": 21, "text": "u".repeat(8 * MIB) })
         .session(&mut session)
         .await?;
     session.commit_transaction().await?;
