@@ -72,11 +72,15 @@ async fn strike(world: &World, kind: &'static str, rng: &mut StdRng) {
         "kill all" => {
             trace::mark("power cut");
             let away = span(rng, 20_000);
-            let daemons = world.daemons.iter().map(|daemon| {
-                World::bounce_daemon(daemon.clone(), world.parts.clone(), rng.next_u64(), away)
-            });
+            let daemons = world
+                .daemons
+                .iter()
+                .map(|daemon| World::bounce_daemon(daemon.clone(), world.parts.clone(), rng.next_u64(), away));
             let daemons: Vec<_> = daemons.collect();
-            let agents = world.agents.iter().map(|agent| World::bounce_agent(agent.clone(), world.parts.clone(), away));
+            let agents = world
+                .agents
+                .iter()
+                .map(|agent| World::bounce_agent(agent.clone(), world.parts.clone(), away));
             futures::future::join(futures::future::join_all(daemons), futures::future::join_all(agents)).await;
         }
         "kill agent" => {
@@ -107,7 +111,10 @@ async fn strike(world: &World, kind: &'static str, rng: &mut StdRng) {
             let by = rng.gen_range(-5_000_000..5_000_000);
             trace::mark("clock set");
             trace::line(&format!("a clock is set by {by} ms"));
-            world.daemons[rng.gen_range(0..world.daemons.len())].borrow().clock.jump(by);
+            world.daemons[rng.gen_range(0..world.daemons.len())]
+                .borrow()
+                .clock
+                .jump(by);
         }
         "election" => set::lock(source).elect(),
         "member" => {

@@ -156,7 +156,9 @@ pub fn mark(name: &'static str) {
 /// Notes a panic, if this thread simulates; whether it does.
 pub fn panicked(text: &str) -> bool {
     let simulates = TRACE.try_with(|trace| {
-        let Ok(mut trace) = trace.try_borrow_mut() else { return false };
+        let Ok(mut trace) = trace.try_borrow_mut() else {
+            return false;
+        };
         let Some(trace) = trace.as_mut() else { return false };
         trace.panics.push(text.to_owned());
         true

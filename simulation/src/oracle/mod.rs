@@ -32,7 +32,7 @@ pub struct Invariant {
 }
 
 /// Every invariant that is watched.
-pub const INDEX: [Invariant; 12] = [
+pub const INDEX: [Invariant; 13] = [
     Invariant {
         name: "acknowledged means durable",
         reason: "the agent forgets what was acknowledged; the source may have dropped it from its oplog",
@@ -74,6 +74,10 @@ pub const INDEX: [Invariant; 12] = [
         reason: "it is what a backup is for",
     },
     Invariant {
+        name: "one writer per epoch",
+        reason: "an owner that was replaced and does not know it must not be able to change anything",
+    },
+    Invariant {
         name: "everything converges",
         reason: "when faults end the backup must catch up without help",
     },
@@ -104,6 +108,9 @@ pub enum Violation {
     /// See [`restored`].
     #[error(transparent)]
     Restored(#[from] restored::Differs),
+    /// Two processes wrote blocks under one epoch.
+    #[error("one writer per epoch: two processes wrote under {0}")]
+    SharedEpoch(String),
     /// The world does not come to rest.
     #[error("everything converges: after {0} s without faults {1}")]
     Stuck(u64, String),
@@ -154,7 +161,8 @@ impl Oracle {
 
     /// What was found so far.
     pub fn violation(&self) -> Option<Violation> {
-        self.inner.borrow().violation.clone()
+        let shared = self.store.shared_epoch().map(Violation::SharedEpoch);
+        self.inner.borrow().violation.clone().or(shared)
     }
 
     /// The store, without troubles.
