@@ -9,6 +9,7 @@
 mod audit;
 pub mod build;
 mod catalog;
+pub mod census;
 pub mod collection;
 pub mod error;
 pub mod fold;
