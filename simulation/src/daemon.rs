@@ -155,13 +155,19 @@ impl Run {
                 waypoint_seconds: draw.waypoint_seconds,
                 scratch: None,
                 threads: 0,
+                address: Some(NAMES[self.id as usize - 1].to_owned()),
+                ..Tuning::default()
             },
         };
         let started = Backup::start(ground).await.map_err(|refusal| refusal.message)?;
-        let admitted = started.admit(AGENT_KEY, KeyRole::Agent).await;
-        admitted.map_err(|refusal| refusal.message)?;
-        let watched = (started.clone(), life.clone(), self.parts.oracle.clone(), self.process);
+        let watched = (
+            started.clone(),
+            life.clone(),
+            self.parts.oracle.clone(),
+            (self.process, draw.daemons > 1),
+        );
         tokio::task::spawn_local(watch_status(watched));
+        tokio::task::spawn_local(admit(started.clone()));
         // Set once: there is one start in a process.
         let _ = backup.set(started);
         std::future::pending().await
@@ -202,7 +208,10 @@ impl Run {
             async move {
                 let backup = backup.get();
                 match (request, backup) {
-                    (Request::Member { kind, body }, _) => (200, raft.serve(kind, body).await.into()),
+                    (Request::Member { kind, body }, Some(backup)) => {
+                        (200, backup.server().serve(kind, body).await.into())
+                    }
+                    (Request::Member { kind, body }, None) => (200, raft.serve(kind, body).await.into()),
                     (_, None) => (503, Bytes::new()),
                     (Request::Agent { path, key, body }, Some(backup)) => {
                         door::agent_post(backup, &oracle, &life, &path, &key, body).await
@@ -246,13 +255,20 @@ impl Transport for Wire {
     }
 }
 
-async fn watch_status((backup, life, oracle, process): (Backup, Life, Oracle, u64)) {
+/// The agents' key is let in as soon as there is somebody to decide it.
+async fn admit(backup: Backup) {
+    while backup.admit(AGENT_KEY, KeyRole::Agent).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+async fn watch_status((backup, life, oracle, (process, several)): (Backup, Life, Oracle, (u64, bool))) {
     loop {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         if let Ok(status) = backup.status().await
             && life.is_alive()
         {
-            oracle.status(process, &status);
+            oracle.status(process, several, &status);
         }
     }
 }

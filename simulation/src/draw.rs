@@ -101,7 +101,7 @@ impl Draw {
         let mut draw = Draw {
             seed,
             mode,
-            daemons: 1,
+            daemons: [1, 1, 3][rng.gen_range(0..3)],
             agents: if rng.gen_bool(0.2) { 2 } else { 1 },
             safety_s: rng.gen_range(40..160),
             mongo: MongoDraw {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::draw::{Draw, Mode};
 use crate::mongo::set;
 use crate::oracle::window::Unkept;
-use crate::oracle::{Violation, chain};
+use crate::oracle::{Violation, chain, raft};
 use crate::planted::{self, Bug};
 use crate::trace::Told;
 use crate::world::{World, replica_set};
@@ -243,6 +243,12 @@ async fn rest(world: &World) -> Result<(), Violation> {
         let stored = chain::check(bare, &id, incarnations, oracle.source()).await?;
         oracle.acknowledged_within(&stored)?;
     }
+    let disks: Vec<_> = world
+        .daemons
+        .iter()
+        .map(|daemon| daemon.borrow().disk.clone())
+        .collect();
+    raft::check(&disks)?;
     let mut rng = world.parts.rng("samples");
     for _ in 0..SAMPLES {
         if let Some(wanted) = wishes::choose(world, &timeline, &mut rng) {
