@@ -14,6 +14,7 @@ mod node;
 mod output;
 mod redact;
 mod stop;
+mod transport;
 
 use std::process::ExitCode;
 

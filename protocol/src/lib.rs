@@ -8,4 +8,5 @@
 pub mod admin;
 pub mod agent;
 pub mod frame;
+pub mod internal;
 pub mod slices;

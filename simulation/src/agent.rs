@@ -43,30 +43,36 @@ impl AgentMachine {
         let parts = parts.clone();
         let daemons: Vec<Peer> = daemon::NAMES[..parts.draw.daemons].to_vec();
         let (clock, schedule) = (self.clock.clone(), parts.draw.schedule);
-        self.process = Some(Process::start(name, seed, clock, schedule, move |host, life| async move {
-            let urls = daemons.iter().map(|daemon| format!("http://{daemon}")).collect();
-            let mut settings = AgentSettings::new(urls, AGENT_KEY, name);
-            settings.request_timeout = Duration::from_millis(parts.draw.patience_ms);
-            settings.source_timeout = Duration::from_secs(20);
-            let reach = Reach {
-                service: Arc::new(AgentDoor {
-                    from: name,
-                    socket: parts.network.socket(),
-                    daemons,
-                    patience: settings.request_timeout,
-                    life: life.clone(),
-                }),
-                source: Arc::new(Sources {
-                    sets: BTreeMap::from([(SOURCE_URI.to_owned(), parts.oracle.source().clone())]),
-                    life,
-                    rng: Mutex::new(StdRng::seed_from_u64(seed)),
-                }),
-            };
-            let (_stay, stop) = watch::channel(false);
-            if let Err(error) = run_with(host, settings, reach, stop).await {
-                trace::line(&format!("the agent ended: {error}"));
-            }
-        }));
+        self.process = Some(Process::start(
+            name,
+            seed,
+            clock,
+            schedule,
+            move |host, life| async move {
+                let urls = daemons.iter().map(|daemon| format!("http://{daemon}")).collect();
+                let mut settings = AgentSettings::new(urls, AGENT_KEY, name);
+                settings.request_timeout = Duration::from_millis(parts.draw.patience_ms);
+                settings.source_timeout = Duration::from_secs(20);
+                let reach = Reach {
+                    service: Arc::new(AgentDoor {
+                        from: name,
+                        socket: parts.network.socket(),
+                        daemons,
+                        patience: settings.request_timeout,
+                        life: life.clone(),
+                    }),
+                    source: Arc::new(Sources {
+                        sets: BTreeMap::from([(SOURCE_URI.to_owned(), parts.oracle.source().clone())]),
+                        life,
+                        rng: Mutex::new(StdRng::seed_from_u64(seed)),
+                    }),
+                };
+                let (_stay, stop) = watch::channel(false);
+                if let Err(error) = run_with(host, settings, reach, stop).await {
+                    trace::line(&format!("the agent ended: {error}"));
+                }
+            },
+        ));
     }
 
     /// Ends the agent as kill -9 does.

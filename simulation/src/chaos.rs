@@ -54,8 +54,14 @@ fn span(rng: &mut StdRng, most_ms: u64) -> Duration {
     Duration::from_millis(rng.gen_range(1..=most.max(2)))
 }
 
+/// A daemon and somebody who talks to it.
 fn someone(world: &World, rng: &mut StdRng) -> (Peer, Peer) {
-    let daemon = daemon::NAMES[rng.gen_range(0..world.daemons.len())];
+    let at = rng.gen_range(0..world.daemons.len());
+    let daemon = daemon::NAMES[at];
+    if world.daemons.len() > 1 && rng.gen_bool(0.6) {
+        trace::mark("network: members apart");
+        return (daemon, daemon::NAMES[(at + 1) % world.daemons.len()]);
+    }
     let agent = agent::NAMES[rng.gen_range(0..world.agents.len())];
     (daemon, agent)
 }
@@ -72,11 +78,15 @@ async fn strike(world: &World, kind: &'static str, rng: &mut StdRng) {
         "kill all" => {
             trace::mark("power cut");
             let away = span(rng, 20_000);
-            let daemons = world.daemons.iter().map(|daemon| {
-                World::bounce_daemon(daemon.clone(), world.parts.clone(), rng.next_u64(), away)
-            });
+            let daemons = world
+                .daemons
+                .iter()
+                .map(|daemon| World::bounce_daemon(daemon.clone(), world.parts.clone(), rng.next_u64(), away));
             let daemons: Vec<_> = daemons.collect();
-            let agents = world.agents.iter().map(|agent| World::bounce_agent(agent.clone(), world.parts.clone(), away));
+            let agents = world
+                .agents
+                .iter()
+                .map(|agent| World::bounce_agent(agent.clone(), world.parts.clone(), away));
             futures::future::join(futures::future::join_all(daemons), futures::future::join_all(agents)).await;
         }
         "kill agent" => {
@@ -107,7 +117,10 @@ async fn strike(world: &World, kind: &'static str, rng: &mut StdRng) {
             let by = rng.gen_range(-5_000_000..5_000_000);
             trace::mark("clock set");
             trace::line(&format!("a clock is set by {by} ms"));
-            world.daemons[rng.gen_range(0..world.daemons.len())].borrow().clock.jump(by);
+            world.daemons[rng.gen_range(0..world.daemons.len())]
+                .borrow()
+                .clock
+                .jump(by);
         }
         "election" => set::lock(source).elect(),
         "member" => {

@@ -4,11 +4,14 @@
 //! * [`draw`]: what a world is made of. [`run`]: a seed from beginning to end. [`mod@world`]: machines and what they share.
 //! * [`entropy`], [`mod@time`], [`process`], [`network`], [`disk`], [`store`]: the world as a process meets it.
 //! * [`mongo`]: the source. [`daemon`], [`agent`]: the production code in its processes. [`user`], [`wishes`]: users.
-//! * [`chaos`]: what befalls it. [`oracle`]: what must hold all the same. [`planted`]: bugs that the oracles must find.
+//! * [`chaos`]: what befalls it. [`oracle`]: what must hold all the same. [`planted`],
+//!   [`rogue`]: bugs that the oracles must find.
 //! * [`trace`]: what happened.
 
 #[cfg(not(tokio_unstable))]
-compile_error!("the simulation seeds tokio, which needs `--cfg tokio_unstable`: see `.cargo/config.toml`; RUSTFLAGS replaces it");
+compile_error!(
+    "the simulation seeds tokio, which needs `--cfg tokio_unstable`: see `.cargo/config.toml`; RUSTFLAGS replaces it"
+);
 
 pub mod agent;
 pub mod chaos;
@@ -22,6 +25,7 @@ pub mod network;
 pub mod oracle;
 pub mod planted;
 pub mod process;
+pub mod rogue;
 pub mod run;
 pub mod store;
 pub mod time;

@@ -28,7 +28,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     match arguments() {
-        Ok(arguments) if arguments.to == arguments.from + 1 => one(&arguments),
+        Ok(arguments) if arguments.hours.is_none() && arguments.to == arguments.from.saturating_add(1) => {
+            one(&arguments)
+        }
         Ok(arguments) => many(&arguments),
         Err(why) => {
             eprintln!("{why}\n{USAGE}");
@@ -57,7 +59,7 @@ fn arguments() -> Result<Arguments, String> {
         match word.as_str() {
             "--seed" => {
                 parsed.from = number(&value()?)?;
-                parsed.to = parsed.from + 1;
+                parsed.to = parsed.from.saturating_add(1);
             }
             "--seeds" => {
                 let range = value()?;
@@ -74,10 +76,19 @@ fn arguments() -> Result<Arguments, String> {
             "--lite" => parsed.options.mode = Mode::Lite,
             "--plant" => {
                 let name = value()?;
-                parsed.options.planted = Some(planted::named(&name).ok_or(format!("no bug {name:?}: {:?}", planted::ALL))?);
+                parsed.options.planted =
+                    Some(planted::named(&name).ok_or(format!("no bug {name:?}: {:?}", planted::ALL))?);
             }
             other => return Err(format!("{other:?} is not understood")),
         }
+    }
+    if parsed.hours.is_some() && parsed.from == 0 {
+        #[expect(clippy::disallowed_methods, reason = "new seeds every night")]
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        parsed.from = now.as_secs() * 1_000_000;
+        println!("from seed {}", parsed.from);
     }
     if parsed.to <= parsed.from {
         return Err("no seeds".to_owned());
@@ -88,7 +99,10 @@ fn arguments() -> Result<Arguments, String> {
 fn again(outcome: &Outcome, options: &Options) -> String {
     let lite = if options.mode == Mode::Lite { " --lite" } else { "" };
     let plant = options.planted.map_or(String::new(), |bug| format!(" --plant {bug:?}"));
-    format!("cargo run -p headwater-simulation -- --seed {}{lite}{plant} --trace", outcome.seed)
+    format!(
+        "cargo run -p headwater-simulation -- --seed {}{lite}{plant} --trace",
+        outcome.seed
+    )
 }
 
 fn one(arguments: &Arguments) -> ExitCode {
@@ -132,7 +146,10 @@ struct Sums {
 fn many(arguments: &Arguments) -> ExitCode {
     let next = AtomicU64::new(arguments.from);
     let sums = Mutex::new(Sums::default());
-    #[expect(clippy::disallowed_methods, reason = "the real clock, for the speed that is reported")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the real clock, for the speed that is reported"
+    )]
     let began = std::time::Instant::now();
     let until = arguments.hours.map(|hours| Duration::from_secs_f64(hours * 3600.0));
     std::thread::scope(|scope| {
@@ -164,7 +181,11 @@ fn many(arguments: &Arguments) -> ExitCode {
     for outcome in &sums.failed {
         report(outcome, &arguments.options);
     }
-    if sums.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if sums.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn take(outcome: Outcome, arguments: &Arguments, sums: &Mutex<Sums>) {

@@ -212,7 +212,11 @@ impl Blocking for Tasks {
         let most = self.schedule.blocking_ms;
         self.start_job(move || {
             Box::pin(async move {
-                let delay = if rng.gen_ratio(1, 8) { rng.gen_range(0..=most) } else { 0 };
+                let delay = if rng.gen_ratio(1, 8) {
+                    rng.gen_range(0..=most)
+                } else {
+                    0
+                };
                 if delay > 0 {
                     tokio::time::sleep(Duration::from_millis(delay)).await;
                 }

@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use crate::draw::{Draw, Mode};
 use crate::mongo::set;
 use crate::oracle::window::Unkept;
-use crate::oracle::{Violation, chain};
+use crate::oracle::{Violation, chain, raft};
 use crate::planted::{self, Bug};
 use crate::trace::Told;
 use crate::world::{World, replica_set};
-use crate::{chaos, entropy, time, trace, wishes};
+use crate::{chaos, entropy, rogue, time, trace, wishes};
 
 /// How a seed is run.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +52,14 @@ const SAMPLES: u32 = 8;
 /// Runs a seed, on a thread of its own: thread-locals of one world never meet another.
 pub fn run(seed: u64, options: Options) -> Outcome {
     hook();
-    #[expect(clippy::disallowed_methods, reason = "a world is a thread; nothing simulated sees it")]
-    let thread = std::thread::Builder::new().name(format!("seed {seed}")).stack_size(16 << 20).spawn(move || here(seed, options));
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a world is a thread; nothing simulated sees it"
+    )]
+    let thread = std::thread::Builder::new()
+        .name(format!("seed {seed}"))
+        .stack_size(16 << 20)
+        .spawn(move || here(seed, options));
     match thread.map(std::thread::JoinHandle::join) {
         Ok(Ok(outcome)) => outcome,
         _ => Outcome {
@@ -91,7 +97,8 @@ fn here(seed: u64, options: Options) -> Outcome {
     let (violation, virtual_ms) = match runtime {
         Ok(runtime) => {
             let local = LocalSet::new();
-            let ended = tracing::subscriber::with_default(trace::Log, || local.block_on(&runtime, whole(seed, options)));
+            let ended =
+                tracing::subscriber::with_default(trace::Log, || local.block_on(&runtime, whole(seed, options)));
             drop(local);
             ended
         }
@@ -100,7 +107,10 @@ fn here(seed: u64, options: Options) -> Outcome {
     time::end();
     planted::plant(None);
     let told = trace::end();
-    let panic = told.panics.first().map(|panic| Violation::Panic(panic.clone()).to_string());
+    let panic = told
+        .panics
+        .first()
+        .map(|panic| Violation::Panic(panic.clone()).to_string());
     Outcome {
         seed,
         violation: violation.or(panic),
@@ -128,6 +138,7 @@ async fn phases(world: &Rc<World>) -> Option<Violation> {
     let protecting = world.clone();
     tokio::task::spawn_local(async move { wishes::protect(&protecting).await });
     chaos::unleash(world);
+    rogue::unleash(world);
     for _ in 0..world.parts.draw.safety_s {
         tokio::time::sleep(Duration::from_secs(1)).await;
         if let Some(violation) = oracle.violation() {
@@ -183,7 +194,10 @@ async fn lacks(world: &World) -> Option<String> {
     // The source goes on writing no-ops: the newest may be a moment old.
     let behind = |at: Option<headwater_protocol::admin::Position>| at.is_none_or(|at| at != newest);
     if behind(set.tip) || behind(set.applied) {
-        return Some(format!("tip {:?} and head {:?} are not at {newest:?}", set.tip, set.applied));
+        return Some(format!(
+            "tip {:?} and head {:?} are not at {newest:?}",
+            set.tip, set.applied
+        ));
     }
     if set.last_snapshot.is_none() {
         return Some("there is no snapshot".to_owned());
@@ -200,24 +214,41 @@ async fn rest(world: &World) -> Result<(), Violation> {
     let timeline = loop {
         let timeline = wishes::timeline(world, 0).await;
         if let Some(timeline) = timeline
-            && timeline.snapshots.iter().any(|snapshot| snapshot.id == asked.id && snapshot.complete)
+            && timeline
+                .snapshots
+                .iter()
+                .any(|snapshot| snapshot.id == asked.id && snapshot.complete)
         {
             break timeline;
         }
         if began.elapsed() > LIVENESS {
-            return Err(Violation::Stuck(LIVENESS.as_secs(), format!("snapshot {} is not complete", asked.id)));
+            return Err(Violation::Stuck(
+                LIVENESS.as_secs(),
+                format!("snapshot {} is not complete", asked.id),
+            ));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
     if timeline.ranges.is_empty() {
         return Err(Unkept::Nothing.into());
     }
-    let incarnations = timeline.ranges.iter().map(|range| range.incarnation.0).max().unwrap_or(1);
+    let incarnations = timeline
+        .ranges
+        .iter()
+        .map(|range| range.incarnation.0)
+        .max()
+        .unwrap_or(1);
     if let Some(id) = replica_set() {
         let bare = std::sync::Arc::new(oracle.store().bare());
         let stored = chain::check(bare, &id, incarnations, oracle.source()).await?;
         oracle.acknowledged_within(&stored)?;
     }
+    let disks: Vec<_> = world
+        .daemons
+        .iter()
+        .map(|daemon| daemon.borrow().disk.clone())
+        .collect();
+    raft::check(&disks)?;
     let mut rng = world.parts.rng("samples");
     for _ in 0..SAMPLES {
         if let Some(wanted) = wishes::choose(world, &timeline, &mut rng) {

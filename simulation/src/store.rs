@@ -40,6 +40,12 @@ struct Troubles {
     full: bool,
     /// Checksums of what was ever written, for the promise oracle.
     written: BTreeMap<[u8; 32], String>,
+    /// The newest oplog slice.
+    last_slice: Option<Bytes>,
+    /// Which process wrote packs under an epoch.
+    writers: BTreeMap<String, u64>,
+    /// An epoch that two wrote under.
+    shared_epoch: Option<String>,
 }
 
 /// The store. Clones are the same one.
@@ -53,6 +59,7 @@ pub struct Store {
 pub struct StoreDoor {
     store: Store,
     life: Life,
+    process: u64,
 }
 
 enum Fate {
@@ -73,15 +80,19 @@ impl Store {
                 outage_until: None,
                 full: false,
                 written: BTreeMap::new(),
+                last_slice: None,
+                writers: BTreeMap::new(),
+                shared_epoch: None,
             })),
         }
     }
 
     /// The store for a process.
-    pub fn door(&self, life: Life) -> Arc<StoreDoor> {
+    pub fn door(&self, life: Life, process: u64) -> Arc<StoreDoor> {
         Arc::new(StoreDoor {
             store: self.clone(),
             life,
+            process,
         })
     }
 
@@ -121,6 +132,11 @@ impl Store {
         found.is_some_and(|found| found.is_ok_and(|found| found == bytes))
     }
 
+    /// An epoch under which two processes wrote blocks, if there is one.
+    pub fn shared_epoch(&self) -> Option<String> {
+        self.lock().shared_epoch.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Troubles> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,7 +144,11 @@ impl Store {
     fn fate(&self, writes: bool) -> (u64, u64, Fate) {
         let mut troubles = self.lock();
         let draw = troubles.draw;
-        let slow = if troubles.rng.gen_range(0..1000) < draw.slow { 20 } else { 1 };
+        let slow = if troubles.rng.gen_range(0..1000) < draw.slow {
+            20
+        } else {
+            1
+        };
         let first = troubles.rng.gen_range(0..=draw.latency_ms) * slow;
         let second = troubles.rng.gen_range(0..=draw.latency_ms);
         let out = troubles.outage_until.is_some_and(|until| Instant::now() < until);
@@ -181,7 +201,18 @@ impl StoreDoor {
 
     fn note(&self, key: &str, bytes: &Bytes) {
         let sum = *blake3::hash(bytes).as_bytes();
-        self.store.lock().written.insert(sum, key.to_owned());
+        let mut troubles = self.store.lock();
+        troubles.written.insert(sum, key.to_owned());
+        if planted::is_slice(key) {
+            troubles.last_slice = Some(bytes.clone());
+        }
+        // Packs are named by epoch and number.
+        if let Some((epoch, _)) = key.rsplit_once('-').filter(|(_, number)| number.ends_with(".pack")) {
+            let writer = *troubles.writers.entry(epoch.to_owned()).or_insert(self.process);
+            if writer != self.process {
+                troubles.shared_epoch = Some(epoch.to_owned());
+            }
+        }
     }
 }
 
@@ -203,7 +234,15 @@ impl Objects for StoreDoor {
                 self.note(key, &bytes);
                 return Ok(Put::Created);
             }
-            let put = self.store.objects.put_new(key, bytes.clone()).await?;
+            let misdirected = match planted::misdirected(key) {
+                true => self.store.lock().last_slice.clone(),
+                false => None,
+            };
+            let put = self
+                .store
+                .objects
+                .put_new(key, misdirected.unwrap_or_else(|| bytes.clone()))
+                .await?;
             if put == Put::Created {
                 self.note(key, &bytes);
             }

@@ -25,9 +25,9 @@ pub fn end() {
 
 /// Virtual milliseconds since the world began.
 pub fn elapsed_ms() -> u64 {
-    BEGAN
-        .get()
-        .map_or(0, |began| u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX))
+    BEGAN.get().map_or(0, |began| {
+        u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 /// What a perfect clock shows, in milliseconds since 1970.

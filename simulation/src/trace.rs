@@ -27,7 +27,7 @@ struct Trace {
 const TAIL: usize = 60;
 
 /// Every mark there is: a set of seeds that did not hit one of them has not tried what it stands for.
-pub const MARKS: [&str; 35] = [
+pub const MARKS: [&str; 36] = [
     "agent killed",
     "agent: request timed out",
     "clock set",
@@ -37,6 +37,7 @@ pub const MARKS: [&str; 35] = [
     "network: answer lost",
     "network: late message",
     "network: link cut",
+    "network: members apart",
     "network: message doubled",
     "network: message lost",
     "power cut",
@@ -156,7 +157,9 @@ pub fn mark(name: &'static str) {
 /// Notes a panic, if this thread simulates; whether it does.
 pub fn panicked(text: &str) -> bool {
     let simulates = TRACE.try_with(|trace| {
-        let Ok(mut trace) = trace.try_borrow_mut() else { return false };
+        let Ok(mut trace) = trace.try_borrow_mut() else {
+            return false;
+        };
         let Some(trace) = trace.as_mut() else { return false };
         trace.panics.push(text.to_owned());
         true

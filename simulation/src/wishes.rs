@@ -39,13 +39,13 @@ async fn ask_for<T: DeserializeOwned>(world: &World, at: usize, wish: Wish) -> O
 /// Protects the source, for as long as it takes.
 pub async fn protect(world: &World) {
     let Some(name) = deployment() else { return };
-    loop {
+    for at in (0..world.daemons.len()).cycle() {
         let request = AddDeployment {
             name: name.clone(),
             uri: SOURCE_URI.to_owned(),
             snapshot_interval_seconds: Some(world.parts.draw.snapshot_interval_s),
         };
-        match ask(world, 0, Wish::Add(request)).await {
+        match ask(world, at, Wish::Add(request)).await {
             // Refused as known: it was carried out before, and only the answer was lost.
             Some((200 | 409, _)) => return,
             _ => tokio::time::sleep(Duration::from_millis(500)).await,
@@ -78,15 +78,21 @@ pub async fn some(world: &World, rng: &mut StdRng) {
         }
         1 => delete(world, at, rng).await,
         _ => {
-            let Some(timeline) = timeline(world, at).await else { return };
-            let Some(wanted) = choose(world, &timeline, rng) else { return };
+            let Some(timeline) = timeline(world, at).await else {
+                return;
+            };
+            let Some(wanted) = choose(world, &timeline, rng) else {
+                return;
+            };
             restore(world, at, wanted, false).await;
         }
     }
 }
 
 async fn delete(world: &World, at: usize, rng: &mut StdRng) {
-    let (Some(timeline), Some(name)) = (timeline(world, at).await, deployment()) else { return };
+    let (Some(timeline), Some(name)) = (timeline(world, at).await, deployment()) else {
+        return;
+    };
     let complete: Vec<_> = timeline.snapshots.iter().filter(|snapshot| snapshot.complete).collect();
     // The only one is kept, so that there is always something to restore.
     if complete.len() > 1 {
@@ -123,7 +129,10 @@ pub fn choose(world: &World, timeline: &Timeline, rng: &mut StdRng) -> Option<At
     }
     let range = timeline.ranges[rng.gen_range(0..timeline.ranges.len())].range;
     let source = set::lock(world.parts.oracle.source());
-    let (from, to) = (source.history.count_at(range.from.into()), source.history.count_at(range.to.into()));
+    let (from, to) = (
+        source.history.count_at(range.from.into()),
+        source.history.count_at(range.to.into()),
+    );
     let count = match rng.gen_range(0..6) {
         0 => from,
         1 => to,
@@ -145,7 +154,8 @@ pub async fn restore(world: &World, at: usize, wanted: At, must: bool) -> bool {
         }
         _ => None,
     };
-    let (Some(instant), Some((status, body))) = (instant, ask(world, at, Wish::Restore(name, wanted.clone())).await) else {
+    let (Some(instant), Some((status, body))) = (instant, ask(world, at, Wish::Restore(name, wanted.clone())).await)
+    else {
         return false;
     };
     if status == 200 {

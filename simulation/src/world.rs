@@ -137,7 +137,11 @@ impl World {
             loop {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 for daemon in &daemons {
-                    let ended = daemon.borrow().process.as_ref().is_some_and(|process| !process.is_alive());
+                    let ended = daemon
+                        .borrow()
+                        .process
+                        .as_ref()
+                        .is_some_and(|process| !process.is_alive());
                     if ended {
                         let mut daemon = daemon.borrow_mut();
                         daemon.kill(rng.next_u64());
@@ -157,7 +161,11 @@ impl World {
                 set::lock(&source).tick();
             }
         });
-        let (source, parts, faults) = (self.parts.oracle.source().clone(), self.parts.clone(), self.faults.clone());
+        let (source, parts, faults) = (
+            self.parts.oracle.source().clone(),
+            self.parts.clone(),
+            self.faults.clone(),
+        );
         tokio::task::spawn_local(async move {
             let mut rng = parts.rng("workload");
             let draw = &parts.draw.workload;

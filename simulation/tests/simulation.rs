@@ -32,7 +32,10 @@ const FOUND: [(u64, &str); 4] = [
         117,
         "an agent that died between the beginnings of oplog and sync left an incarnation that no agent could ever begin",
     ),
-    (179, "after a resync the position of the old head was shown as that of the new one"),
+    (
+        179,
+        "after a resync the position of the old head was shown as that of the new one",
+    ),
 ];
 
 fn all(seeds: impl IntoIterator<Item = u64>, options: Options) -> Vec<Outcome> {
@@ -106,7 +109,11 @@ fn a_seed_is_the_same_run_in_two_processes() {
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        let mut hashes: Vec<String> = text.lines().filter(|line| line.contains(" trace ")).map(str::to_owned).collect();
+        let mut hashes: Vec<String> = text
+            .lines()
+            .filter(|line| line.contains(" trace "))
+            .map(str::to_owned)
+            .collect();
         hashes.sort();
         hashes
     };
@@ -120,7 +127,10 @@ fn a_seed_is_the_same_run_in_two_processes() {
 #[test]
 fn the_same_seed_prints_the_same_trace_byte_for_byte() {
     let trace = || {
-        let output = Command::new(env!("CARGO_BIN_EXE_simulation")).args(["--seed", "7", "--trace"]).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_simulation"))
+            .args(["--seed", "7", "--trace"])
+            .output()
+            .unwrap();
         assert!(output.stdout.len() > 10_000);
         output.stdout
     };

@@ -22,8 +22,10 @@ pub mod corpus;
 pub mod headwater;
 pub mod mongod;
 pub mod process;
+pub mod proof;
 pub mod replay;
 pub mod replica_set;
+pub mod trio;
 pub mod until;
 pub mod workload;
 
@@ -33,5 +35,6 @@ pub use headwater::Headwater;
 pub use mongod::{Mongod, MongodSpec};
 pub use process::Process;
 pub use replica_set::{ReplicaSet, ReplicaSetSpec};
+pub use trio::Trio;
 pub use until::until;
 pub use workload::{Workload, WorkloadSpec};

@@ -37,7 +37,10 @@ struct Deployment {
 #[async_trait]
 impl Connect for Sources {
     async fn connect(&self, uri: &str) -> Result<Arc<dyn Servers>, SourceError> {
-        let set = self.sets.get(uri).ok_or_else(|| SourceError::Uri(format!("nothing at {uri}")))?;
+        let set = self
+            .sets
+            .get(uri)
+            .ok_or_else(|| SourceError::Uri(format!("nothing at {uri}")))?;
         let seed = self.rng.lock().unwrap_or_else(PoisonError::into_inner).next_u64();
         Ok(Arc::new(Deployment {
             set: set.clone(),
@@ -59,7 +62,11 @@ impl Deployment {
     /// The time one message takes; a dead process hears nothing.
     async fn travel(&self) {
         let most = lock(&self.set).draw.latency_ms;
-        let ms = self.rng.lock().unwrap_or_else(PoisonError::into_inner).gen_range(0..=most);
+        let ms = self
+            .rng
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .gen_range(0..=most);
         tokio::time::sleep(Duration::from_millis(ms)).await;
         if !self.life.is_alive() {
             std::future::pending::<()>().await;
@@ -73,7 +80,11 @@ impl Deployment {
         let chosen = match to {
             To::Primary => Some(mongo.primary).filter(up),
             To::Secondary | To::Only => secondary.or(Some(mongo.primary).filter(up)),
-            To::Member(address) => mongo.members.iter().position(|member| member.address == *address).filter(up),
+            To::Member(address) => mongo
+                .members
+                .iter()
+                .position(|member| member.address == *address)
+                .filter(up),
         };
         chosen.ok_or_else(|| SourceError::Lost(format!("no server for {to:?}")))
     }
@@ -106,9 +117,14 @@ impl Servers for Deployment {
         let mongo = lock(&self.set);
         let kind = match (command.get_bool("tailable"), command.get("find")) {
             (Ok(true), _) => {
-                let from = command.get_document("filter").and_then(|f| f.get_document("ts")?.get_timestamp("$gte"));
+                let from = command
+                    .get_document("filter")
+                    .and_then(|f| f.get_document("ts")?.get_timestamp("$gte"));
                 let from = from.map_or(Ts::ZERO, Ts::from);
-                let first = mongo.history.count_at(Ts(from.0.saturating_sub(1))).max(mongo.history.truncated);
+                let first = mongo
+                    .history
+                    .count_at(Ts(from.0.saturating_sub(1)))
+                    .max(mongo.history.truncated);
                 Kind::Tail { sent: first, wait }
             }
             (_, Some(Bson::Binary(_))) if !command.contains_key("filter") => scan(&mongo, at, &command)?,
@@ -162,7 +178,11 @@ enum Kind {
     /// A tailing cursor: the newest count it sent.
     Tail { sent: Count, wait: Option<Duration> },
     /// A scan in natural order: the newest record it sent.
-    Scan { uuid: CollectionUuid, after: i64, ended: bool },
+    Scan {
+        uuid: CollectionUuid,
+        after: i64,
+        ended: bool,
+    },
 }
 
 struct Cursor {
@@ -208,7 +228,9 @@ impl Cursor {
         let view = mongo.view(self.at, &self.command);
         let most = mongo.draw.batch;
         match &mut self.kind {
-            Kind::Once(answer) => Ok(Some(answer.take().and_then(|answer| RawDocumentBuf::try_from(&answer).ok()))),
+            Kind::Once(answer) => Ok(Some(
+                answer.take().and_then(|answer| RawDocumentBuf::try_from(&answer).ok()),
+            )),
             Kind::Tail { sent, .. } => {
                 if *sent < mongo.history.truncated {
                     return Err(of_server(Refused {
@@ -239,8 +261,13 @@ impl Cursor {
                         words: "the collection was dropped".to_owned(),
                     }));
                 }
-                let view = if planted::is(Bug::ScanReadsStale) { view / 2 } else { view };
-                let mut found: Vec<(i64, &Document)> = mongo.history.documents(*uuid, view, *after).take(most).collect();
+                let view = if planted::is(Bug::ScanReadsStale) {
+                    view / 2
+                } else {
+                    view
+                };
+                let mut found: Vec<(i64, &Document)> =
+                    mongo.history.documents(*uuid, view, *after).take(most).collect();
                 *ended = found.len() < most;
                 *after = found.last().map_or(*after, |(record, _)| *record);
                 if found.len() > 2 && planted::is(Bug::ScanSkipsDocument) {
@@ -257,7 +284,9 @@ impl Cursor {
 /// Changes one inserted document on its way.
 fn alter(entries: &mut [RawDocumentBuf]) {
     for entry in entries {
-        let Ok(mut document) = Document::try_from(&*entry) else { continue };
+        let Ok(mut document) = Document::try_from(&*entry) else {
+            continue;
+        };
         if document.get_str("op").is_ok_and(|op| op == "i")
             && let Ok(o) = document.get_document_mut("o")
         {

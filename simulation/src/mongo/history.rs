@@ -210,7 +210,9 @@ impl History {
     pub fn documents(&self, uuid: CollectionUuid, count: Count, after: i64) -> impl Iterator<Item = (i64, &Document)> {
         let collection = self.collections.get(&uuid);
         let alive = collection.is_some_and(|collection| collection.meta.at(count).is_some());
-        let records = collection.filter(|_| alive).map(|collection| collection.records.range(after + 1..));
+        let records = collection
+            .filter(|_| alive)
+            .map(|collection| collection.records.range(after + 1..));
         records
             .into_iter()
             .flatten()

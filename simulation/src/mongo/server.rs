@@ -30,7 +30,9 @@ fn missing() -> Refused {
 impl Mongo {
     /// How much a member shows to a read.
     pub fn view(&self, member: usize, command: &Document) -> Count {
-        let level = command.get_document("readConcern").and_then(|concern| concern.get_str("level"));
+        let level = command
+            .get_document("readConcern")
+            .and_then(|concern| concern.get_str("level"));
         let member = &self.members[member];
         if level.unwrap_or("local") == "majority" && !planted::is(Bug::TailReadsLocal) {
             member.known.min(member.applied)
@@ -78,10 +80,13 @@ impl Mongo {
     }
 
     fn list_collections(&self, at: usize, db: &str, command: &Document) -> Vec<Document> {
-        let wanted = command
-            .get_document("filter")
-            .ok()
-            .and_then(|filter| filter.get_binary_generic("info.uuid").ok().cloned().or_else(|| uuid_bytes(filter.get("info.uuid"))));
+        let wanted = command.get_document("filter").ok().and_then(|filter| {
+            filter
+                .get_binary_generic("info.uuid")
+                .ok()
+                .cloned()
+                .or_else(|| uuid_bytes(filter.get("info.uuid")))
+        });
         let mut here: Vec<(CollectionUuid, &Meta)> = self
             .history
             .collections(self.members[at].applied)
@@ -109,7 +114,10 @@ impl Mongo {
     fn statistics(&self, at: usize, db: &str, command: &Document) -> Result<Document, Refused> {
         let name = command.get_str("collStats").map_err(|_| missing())?;
         let applied = self.members[at].applied;
-        let found = self.history.collections(applied).find(|(_, meta)| meta.db == db && meta.name == name);
+        let found = self
+            .history
+            .collections(applied)
+            .find(|(_, meta)| meta.db == db && meta.name == name);
         let (uuid, _) = found.ok_or_else(missing)?;
         let count = self.history.documents(uuid, applied, 0).count();
         Ok(doc! { "count": count as i64, "size": 200 * count as i64, "ok": 1.0 })
@@ -131,7 +139,9 @@ impl Mongo {
     /// Single entries of the oplog, for a look at a position.
     fn oplog(&self, at: usize, command: &Document) -> Vec<Document> {
         let view = self.view(at, command);
-        let ts = command.get_document("filter").and_then(|filter| filter.get_document("ts"));
+        let ts = command
+            .get_document("filter")
+            .and_then(|filter| filter.get_document("ts"));
         let bound = |name: &str| ts.as_ref().ok()?.get_timestamp(name).ok().map(Ts::from);
         let below = bound("$lt").map_or(view, |ts| self.history.count_at(Ts(ts.0.saturating_sub(1))).min(view));
         let above = bound("$gte").map_or(0, |ts| self.history.count_at(Ts(ts.0.saturating_sub(1))));
@@ -139,13 +149,18 @@ impl Mongo {
         if below <= above {
             return Vec::new();
         }
-        let backwards = command.get_document("sort").is_ok_and(|sort| sort.get_i32("$natural").is_ok_and(|way| way < 0));
+        let backwards = command
+            .get_document("sort")
+            .is_ok_and(|sort| sort.get_i32("$natural").is_ok_and(|way| way < 0));
         let position = self.history.position(if backwards { below } else { above + 1 });
         vec![doc! { "ts": bson::Timestamp::from(position.ts), "t": position.term }]
     }
 
     fn transactions(&self, at: usize) -> Vec<Document> {
-        let open = self.history.open(self.members[at].applied).min_by_key(|transaction| transaction.first.0);
+        let open = self
+            .history
+            .open(self.members[at].applied)
+            .min_by_key(|transaction| transaction.first.0);
         let row = |(_, position): (Count, headwater_model::Optime)| {
             doc! { "state": "prepared", "startOpTime": { "ts": bson::Timestamp::from(position.ts), "t": position.term } }
         };
@@ -162,11 +177,11 @@ impl Mongo {
             .and_then(|filter| filter.get_document("_id"))
             .and_then(|id| id.get_array("$in"))
             .map_err(|_| refused(2, "BadValue", "only finds by _id are simulated"))?;
-        if planted::is(Bug::FetchFindsNothing) {
-            return Ok(Vec::new());
-        }
         let found = self.history.documents(uuid, view, 0).map(|(_, document)| document);
-        Ok(found.filter(|document| document.get("_id").is_some_and(|id| ids.contains(id))).cloned().collect())
+        Ok(found
+            .filter(|document| document.get("_id").is_some_and(|id| ids.contains(id)))
+            .cloned()
+            .collect())
     }
 }
 

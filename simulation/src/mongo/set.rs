@@ -16,7 +16,7 @@ use crate::{time, trace};
 /// What a replica set is made of.
 #[derive(Clone, Debug)]
 pub struct MongoDraw {
-    /// Members, 1 to 3.
+    /// Members, 1 to 5.
     pub members: usize,
     /// `buildInfo.version`.
     pub version: &'static str,
@@ -140,7 +140,9 @@ impl Mongo {
 
     /// Whether a member answers.
     pub fn is_up(&self, member: usize) -> bool {
-        self.members[member].down_until.is_none_or(|until| Instant::now() >= until)
+        self.members[member]
+            .down_until
+            .is_none_or(|until| Instant::now() >= until)
     }
 
     /// Whether the primary takes writes.
@@ -247,7 +249,11 @@ impl Mongo {
     /// A member is restarted: it is away for a while, and then knows less of what is committed than before.
     pub fn restart(&mut self, at: usize, span: Duration) {
         trace::mark("source: member restarted");
-        trace::line(&format!("source: {} is away for {} ms", self.members[at].address, span.as_millis()));
+        trace::line(&format!(
+            "source: {} is away for {} ms",
+            self.members[at].address,
+            span.as_millis()
+        ));
         let forgets = self.rng.gen_range(0..20);
         let member = &mut self.members[at];
         member.down_until = Some(Instant::now() + span);

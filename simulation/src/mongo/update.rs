@@ -108,7 +108,10 @@ fn nested(rng: &mut impl Rng, document: &Document) -> (Document, Document) {
     inner.insert(name, value.clone());
     let mut after = document.clone();
     after.insert("sub", inner);
-    (doc! { "$v": 2, "diff": { "ssub": { section: { name: value } } } }, after)
+    (
+        doc! { "$v": 2, "diff": { "ssub": { section: { name: value } } } },
+        after,
+    )
 }
 
 /// Changes an element of an array, appends one, or cuts the array.

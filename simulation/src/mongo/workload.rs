@@ -41,7 +41,11 @@ pub fn step(mongo: &mut Mongo, rng: &mut StdRng, draw: &WorkloadDraw) {
         mongo.write(operation, vec![effect]);
     }
     // Prepared transactions do not stay open for ever.
-    let open = mongo.history.transactions.iter().position(|t| t.decided.is_none() && t.prepared);
+    let open = mongo
+        .history
+        .transactions
+        .iter()
+        .position(|t| t.decided.is_none() && t.prepared);
     if let Some(at) = open
         && rng.gen_bool(0.1)
     {
@@ -71,7 +75,11 @@ pub fn prepare(mongo: &mut Mongo, rng: &mut StdRng, draw: &WorkloadDraw) {
 
 fn some_collection(mongo: &Mongo, rng: &mut StdRng) -> Option<(CollectionUuid, Meta)> {
     let now = mongo.history.len();
-    let all: Vec<_> = mongo.history.collections(now).map(|(uuid, meta)| (uuid, meta.clone())).collect();
+    let all: Vec<_> = mongo
+        .history
+        .collections(now)
+        .map(|(uuid, meta)| (uuid, meta.clone()))
+        .collect();
     (!all.is_empty()).then(|| all[rng.gen_range(0..all.len())].clone())
 }
 
@@ -132,7 +140,8 @@ fn insert(mongo: &mut Mongo, rng: &mut StdRng, draw: &WorkloadDraw) -> Option<(D
     }
     document.insert("text", update::text(rng, draw.text));
     let key = doc! { "_id": document.get("_id").cloned().unwrap_or(Bson::Null) };
-    let mut operation = doc! { "op": "i", "ns": format!("{}.{}", meta.db, meta.name), "ui": binary(uuid), "o": document.clone() };
+    let mut operation =
+        doc! { "op": "i", "ns": format!("{}.{}", meta.db, meta.name), "ui": binary(uuid), "o": document.clone() };
     if mongo.writes_insert_keys() {
         operation.insert("o2", key);
     }
@@ -163,18 +172,30 @@ fn transaction(mongo: &mut Mongo, rng: &mut StdRng, draw: &WorkloadDraw) {
     let entry = |part: &[Document], flags: Document, previous: Optime| {
         let mut o = doc! { "applyOps": part.to_vec() };
         o.extend(flags);
-        let (ts, t) = if previous == Optime::ZERO { (Ts::ZERO, -1) } else { (previous.ts, previous.term) };
+        let (ts, t) = if previous == Optime::ZERO {
+            (Ts::ZERO, -1)
+        } else {
+            (previous.ts, previous.term)
+        };
         doc! {
             "op": "c", "ns": "admin.$cmd", "o": o, "lsid": session.0.clone(), "txnNumber": session.1, "stmtId": 0,
             "prevOpTime": { "ts": bson::Timestamp::from(ts), "t": t },
         }
     };
     match rng.gen_range(0..4) {
-        0 => prepared(mongo, entry(&operations, doc! { "prepare": true }, Optime::ZERO), &session, effects),
+        0 => prepared(
+            mongo,
+            entry(&operations, doc! { "prepare": true }, Optime::ZERO),
+            &session,
+            effects,
+        ),
         1 if operations.len() > 1 => {
             trace::mark("source: transaction of several entries");
             let cut = operations.len() / 2;
-            let first = mongo.write(entry(&operations[..cut], doc! { "partialTxn": true }, Optime::ZERO), Vec::new());
+            let first = mongo.write(
+                entry(&operations[..cut], doc! { "partialTxn": true }, Optime::ZERO),
+                Vec::new(),
+            );
             let at = mongo.history.position(first);
             let last = mongo.write(
                 entry(&operations[cut..], doc! { "count": operations.len() as i64 }, at),
@@ -239,7 +260,9 @@ fn ddl(mongo: &mut Mongo, rng: &mut StdRng) {
     if kind < 3 || mongo.history.collections(now).count() < 2 {
         return create(mongo, rng);
     }
-    let Some((uuid, mut meta)) = some_collection(mongo, rng) else { return };
+    let Some((uuid, mut meta)) = some_collection(mongo, rng) else {
+        return;
+    };
     if mongo.history.held(now).0.contains(&uuid) {
         return;
     }
@@ -293,6 +316,9 @@ fn index(mongo: &mut Mongo, rng: &mut StdRng, uuid: CollectionUuid, mut meta: Me
             doc! { "op": "c", "ns": &ns, "ui": binary(uuid), "o": o("startIndexBuild") },
             Vec::new(),
         );
-        mongo.write(doc! { "op": "c", "ns": &ns, "ui": binary(uuid), "o": o("commitIndexBuild") }, effects);
+        mongo.write(
+            doc! { "op": "c", "ns": &ns, "ui": binary(uuid), "o": o("commitIndexBuild") },
+            effects,
+        );
     }
 }

@@ -21,7 +21,9 @@ pub enum Lost {
         what: String,
     },
     /// Acknowledged, and later gone.
-    #[error("acknowledged survives: incarnation {incarnation} was acknowledged up to {acknowledged}, stored up to {stored:?}")]
+    #[error(
+        "acknowledged survives: incarnation {incarnation} was acknowledged up to {acknowledged}, stored up to {stored:?}"
+    )]
     Gone {
         /// Which history.
         incarnation: Incarnation,
@@ -71,7 +73,10 @@ impl Acknowledged {
     /// Whether all of it is stored.
     pub fn within(&self, stored: &[Stored]) -> Result<(), Lost> {
         for (incarnation, acknowledged) in &self.tips {
-            let found = stored.iter().find(|stored| stored.incarnation == *incarnation).map(|stored| stored.tip);
+            let found = stored
+                .iter()
+                .find(|stored| stored.incarnation == *incarnation)
+                .map(|stored| stored.tip);
             if found.is_none_or(|tip| tip < *acknowledged) {
                 return Err(Lost::Gone {
                     incarnation: *incarnation,

@@ -71,7 +71,9 @@ pub async fn check(
         }
         let end = set::lock(source).history.position(expected);
         if end != tip {
-            return Err(unreadable(&format!("it is read up to {end}, but says that it ends at {tip}")));
+            return Err(unreadable(&format!(
+                "it is read up to {end}, but says that it ends at {tip}"
+            )));
         }
         all.push(Stored {
             incarnation,

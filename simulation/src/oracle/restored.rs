@@ -47,14 +47,30 @@ pub fn check(archive: &Bytes, at: Ts, source: &set::Shared) -> Result<u64, Diffe
 
 fn compare(namespace: &Namespace, wanted: &Contents, found: &Contents) -> Result<(), String> {
     if wanted.options != found.options {
-        return Err(format!("{namespace} has options {}, not {}", found.options, wanted.options));
+        return Err(format!(
+            "{namespace} has options {}, not {}",
+            found.options, wanted.options
+        ));
     }
     if wanted.indexes != found.indexes {
-        return Err(format!("{namespace} has indexes {:?}, not {:?}", found.indexes, wanted.indexes));
+        return Err(format!(
+            "{namespace} has indexes {:?}, not {:?}",
+            found.indexes, wanted.indexes
+        ));
     }
-    let text = |bytes: &Vec<u8>| Document::try_from(bson::RawDocument::from_bytes(bytes).ok()?).ok().map(|d| d.to_string());
-    let lacks = wanted.documents.iter().find(|document| found.documents.binary_search(document).is_err());
-    let extra = found.documents.iter().find(|document| wanted.documents.binary_search(document).is_err());
+    let text = |bytes: &Vec<u8>| {
+        Document::try_from(bson::RawDocument::from_bytes(bytes).ok()?)
+            .ok()
+            .map(|d| d.to_string())
+    };
+    let lacks = wanted
+        .documents
+        .iter()
+        .find(|document| found.documents.binary_search(document).is_err());
+    let extra = found
+        .documents
+        .iter()
+        .find(|document| wanted.documents.binary_search(document).is_err());
     match (lacks, extra) {
         (None, None) if wanted.documents.len() == found.documents.len() => Ok(()),
         (None, None) => Err(format!("{namespace} holds a document twice")),
@@ -78,7 +94,11 @@ fn wanted(source: &Mongo, at: Ts) -> BTreeMap<Namespace, Contents> {
         let documents = source.history.documents(uuid, count, 0);
         let mut contents = Contents {
             options: canonical(&Bson::Document(meta.options.clone())),
-            indexes: meta.indexes.iter().map(|index| canonical(&Bson::Document(index.clone()))).collect(),
+            indexes: meta
+                .indexes
+                .iter()
+                .map(|index| canonical(&Bson::Document(index.clone())))
+                .collect(),
             documents: documents.filter_map(|(_, d)| bson::serialize_to_vec(d).ok()).collect(),
         };
         contents.indexes.sort();
@@ -102,8 +122,15 @@ fn read(archive: &Bytes) -> Result<BTreeMap<Namespace, Contents>, String> {
             Event::Header { .. } | Event::End(_) => {}
             Event::Entry(entry) => {
                 let metadata: serde_json::Value = serde_json::from_str(&entry.metadata).map_err(|e| e.to_string())?;
-                let options = metadata.get("options").cloned().unwrap_or_else(|| serde_json::json!({}));
-                let indexes = metadata.get("indexes").and_then(|list| list.as_array()).cloned().unwrap_or_default();
+                let options = metadata
+                    .get("options")
+                    .cloned()
+                    .unwrap_or_else(|| serde_json::json!({}));
+                let indexes = metadata
+                    .get("indexes")
+                    .and_then(|list| list.as_array())
+                    .cloned()
+                    .unwrap_or_default();
                 let mut contents = Contents {
                     options: options.to_string(),
                     indexes: indexes.iter().map(ToString::to_string).collect(),
