@@ -99,6 +99,7 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
         node,
         tuning: Tuning {
             memtable_bytes: settings.memtable_budget_bytes,
+            snapshot_interval_s: settings.snapshot_interval_seconds,
             scratch: Some(scratch),
             cluster: identity.cluster.clone(),
             address: Some(advertised(&settings)),

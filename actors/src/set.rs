@@ -30,6 +30,8 @@ pub struct Tuning {
     pub memtable_bytes: usize,
     /// Seconds between waypoints of a head that changes.
     pub waypoint_seconds: u64,
+    /// Seconds between scheduled snapshots of a deployment that was added without an interval of its own.
+    pub snapshot_interval_s: u64,
     /// Where restores keep what they spill; removed when they end. Without a folder it is kept in memory.
     pub scratch: Option<std::path::PathBuf>,
     /// Threads for actors: replica sets are dealt to them in turn. With none, actors run where the node was started.
@@ -49,6 +51,8 @@ impl Default for Tuning {
         Tuning {
             memtable_bytes: limits::MEMTABLE_BUDGET_BYTES,
             waypoint_seconds: 60,
+            // As in Ops Manager.
+            snapshot_interval_s: 6 * 3600,
             scratch: Some(std::env::temp_dir().join("headwater-scratch")),
             threads: 2,
             cluster: "headwater".to_owned(),

@@ -140,10 +140,20 @@ pub fn stamp(retention: &Retention, earlier: impl IntoIterator<Item = i64>, comp
     let tiers = [
         (Tier::Base, true, days(retention.snapshot_retention_days)),
         (Tier::Daily, first_of_day, days(retention.daily_snapshot_retention_days)),
-        (Tier::Weekly, first_of_week, days(retention.weekly_snapshot_retention_weeks.saturating_mul(7))),
-        (Tier::Monthly, first_of_month, completed_ms.saturating_add(in_days * DAY_MS)),
+        (
+            Tier::Weekly,
+            first_of_week,
+            days(retention.weekly_snapshot_retention_weeks.saturating_mul(7)),
+        ),
+        (
+            Tier::Monthly,
+            first_of_month,
+            completed_ms.saturating_add(in_days * DAY_MS),
+        ),
     ];
-    let given = tiers.into_iter().filter(|(tier, first, until)| *first && (*tier == Tier::Base || *until > completed_ms));
+    let given = tiers
+        .into_iter()
+        .filter(|(tier, first, until)| *first && (*tier == Tier::Base || *until > completed_ms));
     let (tiers, ends): (BTreeSet<Tier>, Vec<i64>) = given.map(|(tier, _, until)| (tier, until)).unzip();
     Stamp {
         tiers,
@@ -168,18 +178,27 @@ pub fn plan(
         .filter(|snapshot| seconds(snapshot.at) * 1000 <= window_ms)
         .max_by(by_optime)
         .or_else(|| of_history().min_by(by_optime));
-    let last_good = held.iter().max_by_key(|snapshot| (snapshot.incarnation, snapshot.at, &snapshot.id));
+    let last_good = held
+        .iter()
+        .max_by_key(|snapshot| (snapshot.incarnation, snapshot.at, &snapshot.id));
     let mut plan = RetentionPlan::default();
     for snapshot in held {
         let is = |other: Option<&Held>| other.is_some_and(|other| other.id == snapshot.id);
         let reasons = [
             (Reason::Keep, snapshot.keep),
-            (Reason::NotExpired, snapshot.expires_ms.is_none_or(|until| until > now_ms)),
+            (
+                Reason::NotExpired,
+                snapshot.expires_ms.is_none_or(|until| until > now_ms),
+            ),
             (Reason::Window, is(base)),
             (Reason::LastGood, is(last_good)),
             (Reason::InUse, snapshot.in_use),
         ];
-        let reasons: BTreeSet<Reason> = reasons.into_iter().filter(|(_, holds)| *holds).map(|(reason, _)| reason).collect();
+        let reasons: BTreeSet<Reason> = reasons
+            .into_iter()
+            .filter(|(_, holds)| *holds)
+            .map(|(reason, _)| reason)
+            .collect();
         if reasons.is_empty() {
             plan.dropped.push(snapshot.id.clone());
         } else {
@@ -259,10 +278,22 @@ mod tests {
     fn the_first_of_a_period_is_promoted() {
         // 2026-03-01 is a Sunday.
         let table = [
-            ("2026-03-01T00:05:00Z", vec!["2026-02-28T23:55:00Z"], vec![Tier::Base, Tier::Daily, Tier::Monthly]),
+            (
+                "2026-03-01T00:05:00Z",
+                vec!["2026-02-28T23:55:00Z"],
+                vec![Tier::Base, Tier::Daily, Tier::Monthly],
+            ),
             ("2026-03-01T06:05:00Z", vec!["2026-03-01T00:05:00Z"], vec![Tier::Base]),
-            ("2026-03-02T00:05:00Z", vec!["2026-03-01T18:05:00Z"], vec![Tier::Base, Tier::Daily, Tier::Weekly]),
-            ("2026-03-02T00:05:00Z", vec![], vec![Tier::Base, Tier::Daily, Tier::Weekly, Tier::Monthly]),
+            (
+                "2026-03-02T00:05:00Z",
+                vec!["2026-03-01T18:05:00Z"],
+                vec![Tier::Base, Tier::Daily, Tier::Weekly],
+            ),
+            (
+                "2026-03-02T00:05:00Z",
+                vec![],
+                vec![Tier::Base, Tier::Daily, Tier::Weekly, Tier::Monthly],
+            ),
         ];
         for (completed, earlier, tiers) in table {
             let stamp = stamp(&Retention::default(), earlier.into_iter().map(ms), ms(completed));
@@ -303,8 +334,18 @@ mod tests {
             .collect();
         snapshots[0].keep = true;
         snapshots[2].in_use = true;
-        let plan = plan(&Retention::default(), &snapshots, Incarnation(1), Some(at(hours_ago(1))), now);
-        let kept: Vec<_> = plan.kept.iter().map(|(id, reasons)| (id.clone(), reasons.iter().copied().collect::<Vec<_>>())).collect();
+        let plan = plan(
+            &Retention::default(),
+            &snapshots,
+            Incarnation(1),
+            Some(at(hours_ago(1))),
+            now,
+        );
+        let kept: Vec<_> = plan
+            .kept
+            .iter()
+            .map(|(id, reasons)| (id.clone(), reasons.iter().copied().collect::<Vec<_>>()))
+            .collect();
         let id = |index: usize| snapshots[index].id.clone();
         assert_eq!(
             kept,
@@ -328,7 +369,10 @@ mod tests {
         assert_eq!(needed(Some(lagging)), Some(lagging));
         assert_eq!(needed(None), None);
         let none = plan(&Retention::default(), &[], Incarnation(1), Some(lagging), now);
-        assert_eq!(none.oplog_needed_from, None, "without a snapshot every entry may be needed");
+        assert_eq!(
+            none.oplog_needed_from, None,
+            "without a snapshot every entry may be needed"
+        );
     }
 
     #[test]
@@ -336,7 +380,13 @@ mod tests {
         let now = ms("2026-03-10T00:00:00Z");
         let mut old = held(now - 90 * HOUR_MS, Some(now - HOUR_MS));
         old.incarnation = Incarnation(0);
-        let alone = plan(&Retention::default(), std::slice::from_ref(&old), Incarnation(1), None, now);
+        let alone = plan(
+            &Retention::default(),
+            std::slice::from_ref(&old),
+            Incarnation(1),
+            None,
+            now,
+        );
         assert_eq!(alone.dropped, []);
         let new = held(now - HOUR_MS, None);
         let both = plan(&Retention::default(), &[old.clone(), new], Incarnation(1), None, now);

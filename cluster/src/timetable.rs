@@ -108,10 +108,15 @@ impl ReferenceTime {
         let (hour, minute) = (self.minute / 60, self.minute % 60);
         let time = Time::new(i8::try_from(hour).unwrap_or(i8::MAX), minute as i8, 0, 0).map_err(fault)?;
         let offset = Offset::from_seconds(i32::from(self.offset_minutes) * 60).map_err(fault)?;
-        let day = offset.to_datetime(Timestamp::from_millisecond(ms).map_err(fault)?).date();
+        let day = offset
+            .to_datetime(Timestamp::from_millisecond(ms).map_err(fault)?)
+            .date();
         let local = day.to_datetime(time);
         let instant = offset.to_timestamp(local).map_err(fault)?;
-        Ok(instant.duration_since(Timestamp::UNIX_EPOCH).min(SignedDuration::MAX).as_millis() as i64)
+        Ok(instant
+            .duration_since(Timestamp::UNIX_EPOCH)
+            .min(SignedDuration::MAX)
+            .as_millis() as i64)
     }
 }
 

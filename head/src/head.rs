@@ -4,6 +4,7 @@ mod effects;
 mod jobs;
 #[cfg(test)]
 mod tests;
+mod trim;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,8 +34,7 @@ use crate::stack;
 /// Applying is synchronous and reads nothing but memory. Everything slow is a job: given out by the head, run beside it,
 /// handed back. Jobs that no longer fit when they come back are void, never wrong.
 ///
-/// Capped collections of sources before 5.0 are not trimmed: those servers do not log what falls out (see
-/// `reference/oplog.md` §4.5).
+/// Sources before 5.0 do not log what falls out of a capped collection: [`Head::trim_capped`] makes up for it.
 pub struct Head {
     blocks: Arc<dyn Blocks>,
     source_version: String,

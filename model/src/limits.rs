@@ -77,6 +77,8 @@ pub const FOLD_CHEAP_FACTOR: u64 = 4;
 pub const MAILBOX_CAPACITY: usize = 64;
 /// Requests for missing documents handed to an agent at once.
 pub const FETCH_BATCH: usize = 1000;
+/// Bytes of ids in one such request, in hexadecimal; a single longer id is a request of its own.
+pub const FETCH_BATCH_BYTES: usize = MIB;
 
 /// The longest key of the local key-value disk.
 pub const KV_KEY_MAX_BYTES: usize = 256;

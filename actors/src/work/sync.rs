@@ -30,7 +30,6 @@ pub struct SyncWork {
 
 /// Requests for missing documents on their way.
 struct Asked {
-    requests: Vec<u64>,
     observed: Optime,
     pass: bool,
 }
@@ -140,17 +139,15 @@ impl SyncWork {
                 by_collection.entry(m.collection).or_default().push(hex::encode(id));
             }
         }
-        let mut requests = Vec::new();
         for (collection, ids) in by_collection {
-            for batch in ids.chunks(limits::FETCH_BATCH) {
-                requests.push(self.set.board.request(collection, batch.to_vec()));
+            for batch in batches(ids) {
+                self.set.board.request(collection, batch);
             }
         }
         if !missing.is_empty() {
             tracing::info!(set = %self.set.id, documents = missing.len(), "asking the source for documents the scan missed");
         }
         self.asked = Some(Asked {
-            requests,
             observed: Optime::ZERO,
             pass: false,
         });
@@ -163,7 +160,9 @@ impl SyncWork {
             epoch: record.epoch,
             phase,
         };
-        submit_as_child(&self.set.ground.control, command).await.map(|_| ())
+        submit_as_child(&self.set.ground.control, command).await?;
+        tracing::info!(set = %self.set.id, "first copy: {}", phase.text());
+        Ok(())
     }
 
     /// Waits for the answers, puts them into the head, and lets it pass the optime of the last read.
@@ -175,17 +174,19 @@ impl SyncWork {
         };
         let head = self.head.as_mut().ok_or_else(no_head)?;
         if !asked.pass {
-            let Some(answers) = self.set.board.take_answers(&asked.requests) else {
-                return Ok(Pace::Idle);
-            };
-            for fetched in answers {
+            let (arrived, is_all) = self.set.board.take_arrived();
+            for fetched in arrived {
                 asked.observed = asked.observed.max(fetched.observed);
                 for document in fetched.documents {
                     head.head
                         .put_document(fetched.collection, document)
                         .await
                         .map_err(fault)?;
+                    head.tend().await?;
                 }
+            }
+            if !is_all {
+                return Ok(Pace::Idle);
             }
             asked.pass = true;
         }
@@ -226,6 +227,23 @@ impl SyncWork {
     }
 }
 
+/// Cuts ids into requests that the agent can put into one command.
+fn batches(ids: Vec<String>) -> Vec<Vec<String>> {
+    let mut batches: Vec<Vec<String>> = Vec::new();
+    let mut bytes = 0;
+    for id in ids {
+        bytes += id.len();
+        match batches.last_mut() {
+            Some(batch) if batch.len() < limits::FETCH_BATCH && bytes <= limits::FETCH_BATCH_BYTES => batch.push(id),
+            _ => {
+                bytes = id.len();
+                batches.push(vec![id]);
+            }
+        }
+    }
+    batches
+}
+
 /// Every node above the leaves is read, every leaf must be known, the counts must agree from the leaves to the catalog;
 /// of the leaves themselves a share is read that keeps within [`limits::VALIDATE_READ_BYTES`], which is all of a small
 /// set. (Each block was named by the hash of what was written, and its pack synced: reading all would cost as much as
@@ -264,5 +282,21 @@ impl Work for SyncWork {
             Phase::Transferring => self.build_ahead().await,
             Phase::Starting | Phase::Complete => Ok(Pace::Idle),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_asked_for_in_batches_bounded_by_number_and_bytes() {
+        let sizes = |ids: Vec<String>| batches(ids).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(vec![]), Vec::<usize>::new());
+        assert_eq!(sizes(vec!["ab".into(); 2500]), [1000, 1000, 500]);
+        let half = "a".repeat(limits::FETCH_BATCH_BYTES / 2);
+        assert_eq!(sizes(vec![half; 5]), [2, 2, 1]);
+        let huge = "a".repeat(2 * limits::FETCH_BATCH_BYTES);
+        assert_eq!(sizes(vec![huge.clone(), "ab".into(), huge]), [1, 1, 1]);
     }
 }
