@@ -12,7 +12,6 @@ mod local;
 mod logging;
 mod node;
 mod output;
-mod redact;
 mod stop;
 mod transport;
 

@@ -99,7 +99,8 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
         node,
         tuning: Tuning {
             memtable_bytes: settings.memtable_budget_bytes,
-            scratch,
+            snapshot_interval_s: settings.snapshot_interval_seconds,
+            scratch: Some(scratch),
             cluster: identity.cluster.clone(),
             address: Some(advertised(&settings)),
             seeds: (STRANGERS..).zip(&settings.join).map(|(id, _)| NodeId(id)).collect(),

@@ -14,19 +14,14 @@ use headwater_protocol::agent::{
     Accepted, OpenReply, OpenRequest, OplogAck, OrdersReply, OrdersRequest, PollReply, PollRequest, Refusal,
     RefusalKind, SyncEnd,
 };
-use tokio::sync::mpsc;
 
+use crate::archive::ArchiveStream;
 use crate::commands::submit;
 use crate::node::Node;
 use crate::peers::{Ask, Server};
 use crate::route::{LONG, SHORT};
 use crate::set::{Ground, Set};
 
-/// Pieces of an archive stream; the stream is whole only if the channel closed without an `Err`.
-pub type ArchiveStream = mpsc::Receiver<Result<Bytes, Refusal>>;
-
-/// Seconds between scheduled snapshots when nothing else is said, as in Ops Manager.
-const SNAPSHOT_INTERVAL_DEFAULT_S: u64 = 6 * 3600;
 /// The shortest interval that can be asked for.
 const SNAPSHOT_INTERVAL_LEAST_S: u64 = 60;
 
@@ -191,7 +186,9 @@ impl Backup {
             let message = "the URI must begin with mongodb:// or mongodb+srv://";
             return Err(Refusal::new(RefusalKind::Invalid, message));
         }
-        let interval = request.snapshot_interval_seconds.unwrap_or(SNAPSHOT_INTERVAL_DEFAULT_S);
+        let interval = request
+            .snapshot_interval_seconds
+            .unwrap_or(self.node.ground.tuning.snapshot_interval_s);
         if interval < SNAPSHOT_INTERVAL_LEAST_S {
             let message = format!("snapshots can be taken every {SNAPSHOT_INTERVAL_LEAST_S} seconds at the most");
             return Err(Refusal::new(RefusalKind::Invalid, message));

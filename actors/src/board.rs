@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use headwater_model::{CollectionUuid, Optime};
+use headwater_model::{CollectionUuid, Optime, limits};
 use headwater_protocol::agent::{FetchRequest, ScanProgress, StreamFault};
 
 /// The last an agent said of a replica set.
@@ -23,7 +23,10 @@ pub struct AgentWord {
     pub fault: Option<StreamFault>,
 }
 
-/// An answered fetch.
+/// Bytes of fetched documents that may wait for the head at once; one frame more can be there.
+const FETCHED_WAITING_BYTES: usize = 64 * limits::MIB;
+
+/// Documents of an answer to a fetch, or of a piece of it.
 #[derive(Clone, Debug)]
 pub struct Fetched {
     /// Their collection.
@@ -40,7 +43,8 @@ struct Inner {
     applied: Option<Optime>,
     trouble: BTreeMap<&'static str, String>,
     wanted: BTreeMap<u64, FetchRequest>,
-    answers: BTreeMap<u64, Fetched>,
+    arrived: Vec<Fetched>,
+    arrived_bytes: usize,
     next_request: u64,
 }
 
@@ -71,6 +75,11 @@ impl Board {
     /// How far the head is.
     pub fn applied(&self) -> Option<Optime> {
         self.lock().applied
+    }
+
+    /// Forgets how far the head was: it is another head now.
+    pub fn forget_applied(&self) {
+        self.lock().applied = None;
     }
 
     /// Notes, or with `None` forgets, the trouble of a child.
@@ -114,28 +123,37 @@ impl Board {
         self.lock().wanted.values().take(AT_ONCE).cloned().collect()
     }
 
-    /// Takes an answer; an answer to a request that is no longer open is dropped.
-    pub fn answer(&self, request: u64, fetched: Fetched) {
+    /// Takes an answer, or a piece of it when `more` follows; what answers no open request is dropped. `false` when so
+    /// much waits for the head already that the piece must come again later.
+    pub fn answer(&self, request: u64, fetched: Fetched, more: bool) -> bool {
         let mut inner = self.lock();
-        if inner.wanted.remove(&request).is_some() {
-            inner.answers.insert(request, fetched);
+        if !inner.wanted.contains_key(&request) {
+            return true;
         }
+        if inner.arrived_bytes >= FETCHED_WAITING_BYTES {
+            return false;
+        }
+        inner.arrived_bytes += fetched.documents.iter().map(Bytes::len).sum::<usize>();
+        inner.arrived.push(fetched);
+        if !more {
+            inner.wanted.remove(&request);
+        }
+        true
     }
 
-    /// Takes all answers once none of `requests` is open any more.
-    pub fn take_answers(&self, requests: &[u64]) -> Option<Vec<Fetched>> {
+    /// Takes what has arrived, and whether nothing is asked for any more.
+    pub fn take_arrived(&self) -> (Vec<Fetched>, bool) {
         let mut inner = self.lock();
-        if requests.iter().any(|r| inner.wanted.contains_key(r)) {
-            return None;
-        }
-        Some(requests.iter().filter_map(|r| inner.answers.remove(r)).collect())
+        inner.arrived_bytes = 0;
+        (std::mem::take(&mut inner.arrived), inner.wanted.is_empty())
     }
 
     /// Forgets every request and answer: their asker is gone.
     pub fn forget_requests(&self) {
         let mut inner = self.lock();
         inner.wanted.clear();
-        inner.answers.clear();
+        inner.arrived.clear();
+        inner.arrived_bytes = 0;
     }
 }
 
@@ -143,21 +161,39 @@ impl Board {
 mod tests {
     use super::*;
 
+    fn fetched(bytes: usize) -> Fetched {
+        Fetched {
+            collection: CollectionUuid([1; 16]),
+            documents: vec![Bytes::from(vec![0; bytes])],
+            observed: Optime::ZERO,
+        }
+    }
+
     #[test]
-    fn answers_are_taken_only_when_every_request_is_answered() {
+    fn a_fetch_is_over_when_every_request_has_its_last_piece() {
         let board = Board::default();
         let uuid = CollectionUuid([1; 16]);
         let (a, b) = (board.request(uuid, vec![]), board.request(uuid, vec![]));
-        let fetched = || Fetched {
-            collection: uuid,
-            documents: vec![],
-            observed: Optime::ZERO,
-        };
-        board.answer(a, fetched());
-        assert!(board.take_answers(&[a, b]).is_none());
-        board.answer(b, fetched());
-        board.answer(b, fetched());
-        assert_eq!(board.take_answers(&[a, b]).unwrap().len(), 2);
+        assert!(board.answer(a, fetched(5), true));
+        assert!(board.answer(a, fetched(5), false));
+        assert!(
+            board.answer(a, fetched(5), false),
+            "an answer nobody waits for is dropped"
+        );
+        assert!(matches!(board.take_arrived(), (pieces, false) if pieces.len() == 2));
+        assert!(board.answer(b, fetched(5), false));
+        assert!(matches!(board.take_arrived(), (pieces, true) if pieces.len() == 1));
         assert!(board.open_requests().is_empty());
+    }
+
+    #[test]
+    fn pieces_wait_at_the_agent_while_the_head_has_enough_to_take_in() {
+        let board = Board::default();
+        let request = board.request(CollectionUuid([1; 16]), vec![]);
+        assert!(board.answer(request, fetched(FETCHED_WAITING_BYTES), true));
+        assert!(!board.answer(request, fetched(5), false));
+        assert_eq!(board.take_arrived().0.len(), 1);
+        assert!(board.answer(request, fetched(5), false));
+        assert!(board.take_arrived().1);
     }
 }

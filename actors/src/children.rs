@@ -35,8 +35,8 @@ pub fn wanted(phase: Phase, active: bool) -> Vec<ChildKind> {
     use ChildKind::{Groom, OplogApply, Restore, Snapshot, Sync};
     match phase {
         _ if !active => vec![Groom, Restore],
-        Phase::Starting | Phase::Transferring => vec![Groom, Restore],
-        Phase::Building | Phase::ApplyingOplog | Phase::FetchingMissing | Phase::Validating => {
+        Phase::Starting => vec![Groom, Restore],
+        Phase::Transferring | Phase::Building | Phase::ApplyingOplog | Phase::FetchingMissing | Phase::Validating => {
             vec![Sync, Groom, Restore]
         }
         Phase::Complete => vec![OplogApply, Snapshot, Groom, Restore],

@@ -65,7 +65,18 @@ impl Set {
                 "this sync is past its transfer: open the stream again",
             ));
         }
-        stores.oplog.begin(header.tail_after).await.map_err(refusal)?;
+        if let Err(error) = stores.oplog.begin(header.tail_after).await {
+            if stores.oplog.origin().is_none_or(|origin| origin == header.tail_after) {
+                return Err(refusal(error));
+            }
+            // It was begun elsewhere: by an agent that died before its sync was begun, or by another agent just now. The
+            // first leaves an oplog that nobody can ever use, so that only another history helps.
+            if stores.sync.begun().await.map_err(refusal)?.is_none() {
+                self.start_incarnation(record.incarnation).await?;
+            }
+            let message = format!("the first copy was begun elsewhere: open the stream again ({error})");
+            return Err(Refusal::new(RefusalKind::Stale, message));
+        }
         stores.sync.begin(frame).await.map_err(slice_refusal)?;
         self.advance(&record, Phase::Transferring).await?;
         Ok(Accepted {})
@@ -84,6 +95,7 @@ impl Set {
             ));
         }
         stores.sync.put(frame).await.map_err(slice_refusal)?;
+        self.head_waker.wake();
         Ok(Accepted {})
     }
 
@@ -111,7 +123,9 @@ impl Set {
         let header: headwater_protocol::slices::OplogSliceHeader = frame.header().map_err(invalid)?;
         self.same_set(&header.replica_set)?;
         let (_, stores) = self.current(header.incarnation).await?;
+        tracing::debug!(set = %self.id, last = %header.last.ts, "oplog slice arrived");
         let tip = stores.oplog.append(frame).await.map_err(append_refusal)?;
+        tracing::debug!(set = %self.id, last = %header.last.ts, "oplog slice stored");
         self.head_waker.wake();
         Ok(OplogAck {
             tip: tip.after,
@@ -130,15 +144,17 @@ impl Set {
             .map(|d| d.map(|d| payload.slice_ref(d)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(invalid)?;
-        self.board.answer(
-            header.request,
-            Fetched {
-                collection: header.collection,
-                documents: found,
-                observed: header.observed,
-            },
-        );
+        let fetched = Fetched {
+            collection: header.collection,
+            documents: found,
+            observed: header.observed,
+        };
+        let taken = self.board.answer(header.request, fetched, header.more);
         self.head_waker.wake();
+        if !taken {
+            let message = "the head still takes in the documents fetched before: send these again in a moment";
+            return Err(Refusal::new(RefusalKind::Unavailable, message));
+        }
         Ok(Accepted {})
     }
 
@@ -195,7 +211,9 @@ impl Set {
             epoch: record.epoch,
             phase,
         };
-        submit(&self.ground.control, command).await.map(|_| ())
+        submit(&self.ground.control, command).await?;
+        tracing::info!(set = %self.id, "first copy: {}", phase.text());
+        Ok(())
     }
 
     fn same_set(&self, named: &headwater_model::ReplicaSetId) -> Result<(), Refusal> {

@@ -1,6 +1,7 @@
 //! When things happen: supervisors and their children. actix lives here, in [`worker`], [`child`], [`supervisor`] and
 //! [`node`] only; what the children do is in [`work`].
 
+pub mod archive;
 pub mod backup;
 pub mod board;
 mod child;
@@ -23,5 +24,6 @@ mod views;
 mod work;
 mod worker;
 
-pub use backup::{ArchiveStream, Backup};
+pub use archive::ArchiveStream;
+pub use backup::Backup;
 pub use set::{Ground, Tuning};

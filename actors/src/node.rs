@@ -57,25 +57,23 @@ pub struct Node {
     agents: Mutex<BTreeMap<String, Presence>>,
 }
 
-/// Threads for actors: replica sets are dealt to them in turn.
-const ARBITERS: usize = 2;
-
 impl Node {
     /// Starts the node: it makes itself known to the cluster, and from then on owns what the control state says. Call
-    /// within an actix system.
+    /// within an actix system; without threads of its own ([`crate::Tuning::threads`]) a `LocalSet` is enough, and
+    /// everything ends with that.
     ///
     /// A node that is the whole cluster owns its replica sets when this answers; one of several does so as soon as it has
     /// a leader.
     pub async fn start(ground: Ground) -> Result<Arc<Node>, Refusal> {
         let node = Arc::new(Node {
             start: ground.host.entropy.number().max(1),
+            arbiters: (0..ground.tuning.threads).map(|_| Arbiter::new()).collect(),
             ground,
             sights: Sights::default(),
             floor: OnceLock::new(),
             leaving: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             leading: Mutex::default(),
-            arbiters: (0..ARBITERS).map(|_| Arbiter::new()).collect(),
             running: Mutex::default(),
             agents: Mutex::default(),
         });
@@ -133,9 +131,14 @@ impl Node {
         if let Some(former) = running.remove(id) {
             former.supervisor.do_send(Retire);
         }
-        let arbiter = &self.arbiters[running.len() % self.arbiters.len()];
         let supervised = set.clone();
-        let supervisor = Supervisor::start_in_arbiter(&arbiter.handle(), move |_| Supervisor::new(supervised));
+        let supervisor = match running.len().checked_rem(self.arbiters.len()) {
+            Some(turn) => {
+                let arbiter = self.arbiters[turn].handle();
+                Supervisor::start_in_arbiter(&arbiter, move |_| Supervisor::new(supervised))
+            }
+            None => Supervisor::new(supervised).start(),
+        };
         let entry = Running {
             set: set.clone(),
             epoch,

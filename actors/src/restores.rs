@@ -2,29 +2,30 @@
 //! or streamed as an archive.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use headwater_cluster::{Command, Response, Restore, RestoreState as State};
 use headwater_head::Image;
-use headwater_model::{Incarnation, Optime, Ts};
+use headwater_model::{Incarnation, Optime, Ts, limits};
 use headwater_protocol::admin::{
     At, Destination, PlannedNamespace, RestorePlanView, RestoreRequest, RestoreState, RestoreView,
 };
 use headwater_protocol::agent::{Refusal, RefusalKind};
+use headwater_protocol::redact;
 use headwater_restore::materialize::{AtT, MaterializeFault};
 use headwater_restore::naming::{Chosen, Selection, choose};
-use headwater_restore::plan::{Base, NotRestorable, Plan, Proven, Wanted};
+use headwater_restore::plan::{Base, NotRestorable, Plan, Proven, Reason, Wanted};
 use headwater_restore::source::{Source, views};
 use headwater_store::blocks::Blocks;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use crate::backup::ArchiveStream;
+use crate::archive::{ArchiveStream, ArchiveWriter, NobodyReads, pipe};
 use crate::commands::submit;
 use crate::set::Set;
 use crate::times::rfc3339;
 use crate::trouble::refusal;
-use crate::views::redacted;
 use crate::work::head_store::blocks;
 
 /// Pieces of an archive on their way to a reader.
@@ -84,6 +85,30 @@ pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation
     Ok((bases, ranges, record.incarnation))
 }
 
+/// An idle source writes an empty entry every ten seconds; a little more than that.
+const NEXT_ENTRY: Duration = Duration::from_secs(15);
+/// An agent that was heard within this time streams.
+const AGENT_STREAMS_MS: i64 = 5_000;
+
+/// A second is over once a later entry is stored. Waits for that entry where it is on its way: the second has begun by
+/// our clock, and an agent streams.
+async fn await_end_of_second(set: &Set, second: u32) -> Result<(), Refusal> {
+    let deadline = Instant::now() + NEXT_ENTRY;
+    loop {
+        let (_, record) = set.record()?;
+        let tip = set.tip(record.incarnation).await?;
+        let is_over = tip.is_some_and(|tip| tip.ts.seconds() > second);
+        let now_ms = set.ground.host.clock.now_ms();
+        let word = set.board.word();
+        let streams = word.fault.is_none() && now_ms - word.heard_ms < AGENT_STREAMS_MS;
+        let has_begun = i64::from(second) <= now_ms / 1000;
+        if is_over || !streams || !has_begun || Instant::now() > deadline {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 /// Plans a restore.
 pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusal> {
     let selection = selection(request)?;
@@ -95,6 +120,7 @@ pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusa
         At::WallClock(ms) => {
             let mut found = Vec::new();
             if let Some(second) = Wanted::second(*ms) {
+                await_end_of_second(set, second).await?;
                 for range in &ranges {
                     let stores = set.stores(range.incarnation).await.map_err(refusal)?;
                     let last = stores.oplog.find_wall(second).await.map_err(refusal)?;
@@ -131,8 +157,10 @@ pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusa
         oplog_slices,
         oplog_bytes,
         namespaces: chosen.items.iter().map(planned_namespace).collect(),
+        namespaces_left_out: 0,
+        bytes_left_out: 0,
         to: match &request.to {
-            Destination::Uri(uri) => redacted(uri),
+            Destination::Uri(uri) => redact::uri(uri),
             Destination::Archive => "archive".to_owned(),
         },
     };
@@ -181,7 +209,31 @@ pub fn selection(request: &RestoreRequest) -> Result<Selection, Refusal> {
 }
 
 fn not_restorable(e: NotRestorable) -> Refusal {
-    Refusal::new(RefusalKind::NotRestorable, e.to_string())
+    Refusal::new(RefusalKind::NotRestorable, in_words(&e))
+}
+
+/// Why an instant cannot be restored and which ones near it can, with times as users read them.
+fn in_words(refused: &NotRestorable) -> String {
+    let reason = match &refused.reason {
+        Reason::OutsideClock(ms) => format!("{} lies outside of what can be restored", rfc3339(*ms)),
+        Reason::SecondNotOver(ms) => format!(
+            "the oplog stored does not reach the end of {}: an idle source writes an entry every ten seconds, ask again \
+             after that or restore the latest instant",
+            rfc3339(*ms)
+        ),
+        other => other.to_string(),
+    };
+    let shown = |ts: Ts| format!("{} ({ts})", rfc3339(i64::from(ts.seconds()) * 1000));
+    let nearest = match (refused.before, refused.after) {
+        (None, None) => "nothing can be restored yet: wait for the first snapshot".to_owned(),
+        (Some(before), None) => format!("the nearest restorable instant is {}", shown(before)),
+        (None, Some(after)) => format!("the first restorable instant is {}", shown(after)),
+        (Some(before), Some(after)) => {
+            let (before, after) = (shown(before), shown(after));
+            format!("the nearest restorable instants are {before} and {after}")
+        }
+    };
+    format!("{reason}; {nearest}")
 }
 
 /// Puts a restore into the control state, with its instant fixed.
@@ -192,7 +244,7 @@ pub async fn create(set: &Set, mut request: RestoreRequest) -> Result<RestoreVie
     }
     let kept = Kept {
         request,
-        view: planned.view,
+        view: shortened(planned.view, VIEW_KEPT_BYTES),
     };
     let request_json = serde_json::to_string(&kept).map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))?;
     let mut token = [0; 8];
@@ -216,6 +268,23 @@ pub async fn create(set: &Set, mut request: RestoreRequest) -> Result<RestoreVie
     view(id, restore)
 }
 
+/// How many bytes of names a kept view may list.
+const VIEW_KEPT_BYTES: usize = limits::RESTORE_TEXT_MAX_BYTES / 2;
+
+/// The view with as many namespaces as `budget` bytes hold; the others are summed up.
+fn shortened(mut view: RestorePlanView, budget: usize) -> RestorePlanView {
+    const NUMBERS_AND_FIELDS: usize = 100;
+    let mut used = 0;
+    let fits = view.namespaces.iter().take_while(|n| {
+        used += n.from.len() + n.to.len() + NUMBERS_AND_FIELDS;
+        used <= budget
+    });
+    let left_out = view.namespaces.split_off(fits.count());
+    view.namespaces_left_out += left_out.len() as u64;
+    view.bytes_left_out += left_out.iter().map(|n| n.bytes).sum::<u64>();
+    view
+}
+
 /// A restore's kept request.
 pub fn kept(id: u64, restore: &Restore) -> Result<Kept, Refusal> {
     serde_json::from_str(&restore.request_json)
@@ -225,7 +294,8 @@ pub fn kept(id: u64, restore: &Restore) -> Result<Kept, Refusal> {
 /// A restore as users see it.
 pub fn view(id: u64, restore: &Restore) -> Result<RestoreView, Refusal> {
     let kept = kept(id, restore)?;
-    let expected: u64 = kept.view.namespaces.iter().map(|n| n.bytes).sum();
+    let listed: u64 = kept.view.namespaces.iter().map(|n| n.bytes).sum();
+    let expected = listed + kept.view.bytes_left_out;
     Ok(RestoreView {
         id,
         plan: kept.view,
@@ -254,23 +324,26 @@ pub async fn archive(set: &Arc<Set>, id: u64, restore: &Restore) -> Result<Archi
     }
     let planned = plan(set, &kept.request).await?;
     let selection = selection(&kept.request)?;
-    let (sender, receiver) = mpsc::channel(ARCHIVE_CHUNKS);
+    let (writer, stream) = pipe(ARCHIVE_CHUNKS);
     let set = set.clone();
     set.ground.host.clone().spawn(async move {
-        let outcome = write_archive(&set, id, &planned.plan, &selection, &sender).await;
+        let outcome = match write_archive(&set, id, &planned.plan, &selection, &writer).await {
+            Ok(()) => writer.finish().await.map_err(nobody_reads),
+            Err(refused) => {
+                writer.fail(refused.clone()).await;
+                Err(refused)
+            }
+        };
         let ended = match outcome {
             Ok(()) => progress(&set, id, State::Finished, "finished", None).await,
-            Err(refused) => {
-                let _ = sender.send(Err(refused.clone())).await;
-                progress(&set, id, State::Failed, "documents", Some(refused.message)).await
-            }
+            Err(refused) => progress(&set, id, State::Failed, "documents", Some(refused.message)).await,
         };
         if let Err(refused) = ended {
             tracing::warn!(restore = id, error = %refused.message, "the end of an archive could not be noted");
         }
         crate::set::remove_scratch(&set.ground, id).await;
     });
-    Ok(receiver)
+    Ok(stream)
 }
 
 async fn write_archive(
@@ -278,7 +351,7 @@ async fn write_archive(
     id: u64,
     plan: &Plan,
     selection: &Selection,
-    out: &mpsc::Sender<Result<bytes::Bytes, Refusal>>,
+    out: &ArchiveWriter,
 ) -> Result<(), Refusal> {
     let scratch = crate::set::scratch(&set.ground, id).await.map_err(refusal)?;
     let source = materialize(set, plan, scratch).await?;
@@ -287,14 +360,13 @@ async fn write_archive(
     let mut chunks = std::pin::pin!(headwater_restore::dump::archive(Arc::new(source), chosen, &version));
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))?;
-        if out.send(Ok(chunk)).await.is_err() {
-            return Err(Refusal::new(
-                RefusalKind::Conflict,
-                "the reader went away before the end",
-            ));
-        }
+        out.write(chunk).await.map_err(nobody_reads)?;
     }
     Ok(())
+}
+
+fn nobody_reads(_: NobodyReads) -> Refusal {
+    Refusal::new(RefusalKind::Conflict, "the reader went away before the end")
 }
 
 async fn progress(set: &Set, id: u64, state: State, step: &str, error: Option<String>) -> Result<(), Refusal> {
@@ -317,4 +389,59 @@ async fn progress(set: &Set, id: u64, state: State, step: &str, error: Option<St
         progress,
     };
     submit(&set.ground.control, command).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_of_thousands_of_namespaces_is_kept_short() {
+        let namespaces = (0..10_000).map(|n| PlannedNamespace {
+            from: format!("shop.c{n}"),
+            to: format!("shop.c{n}"),
+            documents: 1,
+            bytes: 7,
+        });
+        let view = RestorePlanView {
+            replica_set: "a/b".parse().unwrap(),
+            incarnation: Incarnation(1),
+            at: Ts::ZERO.into(),
+            base: String::new(),
+            base_at: Ts::ZERO.into(),
+            oplog_slices: 0,
+            oplog_bytes: 0,
+            namespaces: namespaces.collect(),
+            namespaces_left_out: 0,
+            bytes_left_out: 0,
+            to: String::new(),
+        };
+        let short = shortened(view, VIEW_KEPT_BYTES);
+        assert_eq!(short.namespaces.len() as u64 + short.namespaces_left_out, 10_000);
+        assert_eq!(short.bytes_left_out, 7 * short.namespaces_left_out);
+        let text = serde_json::to_string(&short).unwrap();
+        assert!(
+            (5_000..limits::RESTORE_TEXT_MAX_BYTES).contains(&text.len()),
+            "{}",
+            text.len()
+        );
+        let whole = shortened(short.clone(), usize::MAX);
+        assert_eq!(whole.namespaces.len(), short.namespaces.len());
+    }
+
+    #[test]
+    fn a_refused_instant_is_told_in_times_with_the_nearest_ones() {
+        let refused = |reason, before, after| in_words(&NotRestorable { reason, before, after });
+        let (before, after) = (Some(Ts::new(1_795_343_591, 42)), Some(Ts::new(1_795_343_600, 1)));
+        assert_eq!(
+            refused(Reason::OutsideClock(1_795_343_595_500), before, after),
+            "2026-11-22T10:33:15Z lies outside of what can be restored; the nearest restorable instants are \
+             2026-11-22T10:33:11Z (1795343591,42) and 2026-11-22T10:33:20Z (1795343600,1)"
+        );
+        let not_over = refused(Reason::SecondNotOver(1_795_343_591_000), before, None);
+        assert!(
+            not_over.contains("end of 2026-11-22T10:33:11Z") && not_over.contains("latest"),
+            "{not_over}"
+        );
+    }
 }

@@ -10,6 +10,7 @@ use headwater_host::Host;
 use headwater_model::{Epoch, Incarnation, ReplicaSetId, limits};
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_store::backend::directory::DirectoryObjects;
+use headwater_store::backend::memory::MemoryObjects;
 use headwater_store::blocks::Blocks;
 use headwater_store::objects::{Objects, StoreError};
 use headwater_store::oplog_store::OplogStore;
@@ -29,8 +30,12 @@ pub struct Tuning {
     pub memtable_bytes: usize,
     /// Seconds between waypoints of a head that changes.
     pub waypoint_seconds: u64,
-    /// Where restores keep what they spill; removed when they end.
-    pub scratch: std::path::PathBuf,
+    /// Seconds between scheduled snapshots of a deployment that was added without an interval of its own.
+    pub snapshot_interval_s: u64,
+    /// Where restores keep what they spill; removed when they end. Without a folder it is kept in memory.
+    pub scratch: Option<std::path::PathBuf>,
+    /// Threads for actors: replica sets are dealt to them in turn. With none, actors run where the node was started.
+    pub threads: usize,
     /// The cluster's name for machines, for a node that begins one.
     pub cluster: String,
     /// Where other nodes reach this one, `host:port`; without it, what the cluster knows is left as it is.
@@ -46,7 +51,10 @@ impl Default for Tuning {
         Tuning {
             memtable_bytes: limits::MEMTABLE_BUDGET_BYTES,
             waypoint_seconds: 60,
-            scratch: std::env::temp_dir().join("headwater-scratch"),
+            // As in Ops Manager.
+            snapshot_interval_s: 6 * 3600,
+            scratch: Some(std::env::temp_dir().join("headwater-scratch")),
+            threads: 2,
             cluster: "headwater".to_owned(),
             address: None,
             seeds: Vec::new(),
@@ -197,8 +205,13 @@ impl Set {
 
 /// A blockstore for what a restore spills, in a folder of its own.
 pub async fn scratch(ground: &Ground, restore: u64) -> Result<Arc<dyn Blocks>, StoreError> {
-    let folder = ground.tuning.scratch.join(format!("restore-{restore}"));
-    let objects: Arc<dyn Objects> = Arc::new(DirectoryObjects::open(&folder, ground.host.blocking.clone()).await?);
+    let objects: Arc<dyn Objects> = match &ground.tuning.scratch {
+        Some(scratch) => {
+            let folder = scratch.join(format!("restore-{restore}"));
+            Arc::new(DirectoryObjects::open(&folder, ground.host.blocking.clone()).await?)
+        }
+        None => Arc::new(MemoryObjects::new()),
+    };
     let blocks: Arc<dyn Blocks> =
         PackStore::open(objects, &ground.host, "scratch/", Epoch(1), PackSettings::default()).await?;
     Ok(blocks)
@@ -206,6 +219,7 @@ pub async fn scratch(ground: &Ground, restore: u64) -> Result<Arc<dyn Blocks>, S
 
 /// Removes a restore's folder; one that stays is removed at the next start.
 pub async fn remove_scratch(ground: &Ground, restore: u64) {
-    let folder = ground.tuning.scratch.join(format!("restore-{restore}"));
+    let Some(scratch) = &ground.tuning.scratch else { return };
+    let folder = scratch.join(format!("restore-{restore}"));
     ground.host.blocking(move || std::fs::remove_dir_all(folder).ok()).await;
 }

@@ -53,7 +53,7 @@ impl Supervisor {
 
     fn look(&mut self) {
         let Ok((state, record)) = self.set.record() else {
-            self.children.clear();
+            self.let_go(|_| false);
             return;
         };
         let active = state
@@ -63,18 +63,31 @@ impl Supervisor {
         let serving = Some((record.incarnation, record.epoch));
         if self.serving != serving {
             // Whoever works on a head of another history or assignment must end before its successor begins.
-            self.children.clear();
+            self.let_go(|_| false);
             self.set.board.forget_requests();
+            self.set.board.forget_applied();
             self.set.forget_fenced();
             self.serving = serving;
         }
         let wanted = wanted(record.phase, active);
-        self.children.retain(|kind, _| wanted.contains(kind));
+        self.let_go(|kind| wanted.contains(&kind));
         for kind in wanted {
             self.children
                 .entry(kind)
                 .or_insert_with(|| start(kind, self.set.clone()));
         }
+    }
+
+    /// Ends the children that are not kept. Their troubles end with them: nobody else would take those back.
+    fn let_go(&mut self, keep: impl Fn(ChildKind) -> bool) {
+        let board = &self.set.board;
+        self.children.retain(|kind, _| {
+            let kept = keep(*kind);
+            if !kept {
+                board.set_trouble(kind.name(), None);
+            }
+            kept
+        });
     }
 }
 

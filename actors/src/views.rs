@@ -10,6 +10,7 @@ use headwater_protocol::admin::{
     TimelineRange,
 };
 use headwater_protocol::agent::{DeploymentFault, Refusal, RefusalKind, StreamFault};
+use headwater_protocol::redact;
 
 use crate::backup::{Backup, not_found};
 use crate::peers::Ask;
@@ -33,7 +34,7 @@ impl Backup {
         }
         Ok(DeploymentView {
             name: name.clone(),
-            uri: redacted(&deployment.uri),
+            uri: redact::uri(&deployment.uri),
             state: if deployment.active {
                 DeploymentState::Active
             } else {
@@ -130,6 +131,8 @@ impl Backup {
 
     pub(crate) async fn timeline_view(&self, name: &DeploymentName) -> Result<Timeline, Refusal> {
         self.known(name)?;
+        // Before the state that the ranges are made of: no snapshot is listed that lies in no range.
+        let snapshots = self.snapshot_views(name);
         let state = self.node.ground.control.state();
         let mut ranges = Vec::new();
         for id in self.sets_of(name) {
@@ -146,10 +149,7 @@ impl Backup {
                 }
             }
         }
-        Ok(Timeline {
-            ranges,
-            snapshots: self.snapshot_views(name),
-        })
+        Ok(Timeline { ranges, snapshots })
     }
 
     pub(crate) async fn status_view(&self) -> Result<Status, Refusal> {
@@ -262,33 +262,4 @@ fn fault_in_words(fault: &StreamFault) -> String {
 
 fn seconds_between(then_ms: i64, now_ms: i64) -> u64 {
     u64::try_from((now_ms - then_ms) / 1000).unwrap_or(0)
-}
-
-/// A connection string without user and password.
-pub fn redacted(uri: &str) -> String {
-    let Some((scheme, rest)) = uri.split_once("://") else {
-        return "***".to_owned();
-    };
-    let authority = rest.find(['/', '?']).unwrap_or(rest.len());
-    match rest[..authority].rfind('@') {
-        Some(at) => format!("{scheme}://***@{}", &rest[at + 1..]),
-        None => uri.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::redacted;
-
-    #[test]
-    fn credentials_never_show() {
-        for (uri, shown) in [
-            ("mongodb://a:b@h1,h2/?x=1", "mongodb://***@h1,h2/?x=1"),
-            ("mongodb://a:p@ss@h/", "mongodb://***@h/"),
-            ("mongodb://h:27017", "mongodb://h:27017"),
-            ("nonsense", "***"),
-        ] {
-            assert_eq!(redacted(uri), shown);
-        }
-    }
 }

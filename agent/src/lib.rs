@@ -11,10 +11,11 @@
 //! * [`orders`]: which deployments.
 //! * [`stream`]: one deployment, from connecting to the end of a conversation.
 //! * [`tail`], [`scan`], [`poll`]: the three parts of a conversation.
-//! * [`shipping`]: the service over HTTP. [`source`]: the replica set through the driver.
+//! * [`shipping`]: the service, over [`http`]. [`source`]: the replica set, through the driver.
 //! * [`slicer`], [`backoff`], [`settings`]: what they share.
 
 pub mod backoff;
+pub mod http;
 pub mod orders;
 pub mod poll;
 pub mod scan;
@@ -25,5 +26,5 @@ pub mod source;
 pub mod stream;
 pub mod tail;
 
-pub use orders::{AgentError, run};
+pub use orders::{AgentError, Reach, run, run_with};
 pub use settings::AgentSettings;

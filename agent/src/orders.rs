@@ -9,8 +9,11 @@ use headwater_model::DeploymentName;
 use headwater_protocol::agent::{DeploymentFault, DeploymentOrder, OrdersRequest, RefusalKind, StreamFault};
 use tokio::sync::watch;
 
+use crate::http::Http;
 use crate::settings::AgentSettings;
-use crate::shipping::{NoService, Service};
+use crate::shipping::{NoService, Post, Service};
+use crate::source::Connect;
+use crate::source::driver::Driver;
 use crate::stream;
 
 /// Why an agent cannot work at all.
@@ -30,11 +33,34 @@ pub enum AgentError {
 ///
 /// Fails only when the settings cannot work or the service refuses the key at the very first request; from then on
 /// every trouble is waited out.
-pub async fn run(host: Host, settings: AgentSettings, mut stop: watch::Receiver<bool>) -> Result<(), AgentError> {
-    let service = Service::new(host.clone(), &settings)?;
+pub async fn run(host: Host, settings: AgentSettings, stop: watch::Receiver<bool>) -> Result<(), AgentError> {
+    let reach = Reach {
+        service: Arc::new(Http::new(&settings)?),
+        source: Arc::new(Driver),
+    };
+    run_with(host, settings, reach, stop).await
+}
+
+/// How an agent gets at the two it stands between.
+#[derive(Clone)]
+pub struct Reach {
+    /// The service.
+    pub service: Arc<dyn Post>,
+    /// The sources.
+    pub source: Arc<dyn Connect>,
+}
+
+/// The same as [`run`] by other ways than HTTP and the driver.
+pub async fn run_with(
+    host: Host,
+    settings: AgentSettings,
+    reach: Reach,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), AgentError> {
+    let service = Service::new(host.clone(), &settings, reach.service)?;
     let settings = Arc::new(settings);
     tokio::select! {
-        end = follow(&host, &settings, &service) => end,
+        end = follow(&host, &settings, &service, &reach.source) => end,
         _ = stop.wait_for(|stop| *stop) => Ok(()),
     }
 }
@@ -77,7 +103,12 @@ impl Faults {
     }
 }
 
-async fn follow(host: &Host, settings: &Arc<AgentSettings>, service: &Service) -> Result<(), AgentError> {
+async fn follow(
+    host: &Host,
+    settings: &Arc<AgentSettings>,
+    service: &Service,
+    source: &Arc<dyn Connect>,
+) -> Result<(), AgentError> {
     let faults = Faults::default();
     let mut streams: BTreeMap<DeploymentName, Running> = BTreeMap::new();
     let mut heard = false;
@@ -102,6 +133,7 @@ async fn follow(host: &Host, settings: &Arc<AgentSettings>, service: &Service) -
                         host.clone(),
                         settings.clone(),
                         service.clone(),
+                        source.clone(),
                         faults.clone(),
                         order.clone(),
                     );

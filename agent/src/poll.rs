@@ -4,12 +4,13 @@ use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
-use headwater_model::{CollectionUuid, Optime, Ts, limits};
+use headwater_model::{Optime, Ts, limits};
 use headwater_protocol::agent::{FetchRequest, PollRequest, ScanProgress, StreamFault};
 use headwater_protocol::frame::{self, FrameKind};
 use headwater_protocol::slices::DocumentsHeader;
 
 use crate::scan::listing;
+use crate::slicer::{Cut, Slicer};
 use crate::source::oplog::Sight;
 use crate::source::{Node, SourceError};
 use crate::stream::{Conversation, End};
@@ -83,40 +84,98 @@ pub async fn run(conversation: &Conversation) -> Result<Infallible, End> {
     }
 }
 
-/// Reads the documents of one request and ships them.
+/// Reads the documents of one request and ships them, in as many frames as they need.
 async fn answer(conversation: &Conversation, request: FetchRequest) -> Result<(), End> {
     // The head may be ahead of a lagging server: what that one does not have yet must not pass for missing.
     let (node, _) = conversation.source.level(conversation.status.floor()).await?;
-    let mut payload = Vec::new();
-    let mut count = 0;
-    match listing::database_of(&node, request.collection).await? {
-        Some(db) => {
-            let ids = ids(&request).map_err(|why| End::Reopen(format!("a fetch request is malformed: {why}")))?;
-            match read(&node, &db, request.collection, ids).await {
-                Ok(found) => (payload, count) = found,
-                Err(error) if error.is_dropped() || error.is_plan_killed() => {
-                    tracing::info!(collection = %request.collection, "asked for documents of a collection that goes: {error}");
-                }
-                Err(error) => return Err(error.into()),
+    let rest = match listing::database_of(&node, request.collection).await? {
+        Some(db) => match ship_all_but_the_last(conversation, &node, &db, &request).await {
+            Ok(rest) => rest,
+            Err(Stop::Gone) => None,
+            Err(Stop::End(end)) => return Err(end),
+        },
+        None => None,
+    };
+    if rest.is_none() {
+        tracing::info!(collection = %request.collection, "asked for documents that are gone");
+    }
+    ship(conversation, &node, &request, rest.unwrap_or_default(), false).await
+}
+
+/// Why the documents of a request could not be read.
+enum Stop {
+    /// Their collection was dropped.
+    Gone,
+    /// The request must be tried again.
+    End(End),
+}
+
+impl From<SourceError> for Stop {
+    fn from(error: SourceError) -> Self {
+        // A rename kills the cursor too, but the documents are still there: that is tried again.
+        if error.is_dropped() {
+            Stop::Gone
+        } else {
+            Stop::End(error.into())
+        }
+    }
+}
+
+/// Ships full frames as they fill and gives what is left for the last one.
+async fn ship_all_but_the_last(
+    conversation: &Conversation,
+    node: &Node,
+    db: &str,
+    request: &FetchRequest,
+) -> Result<Option<Cut>, Stop> {
+    let malformed = |why| Stop::End(End::Reopen(format!("a fetch request is malformed: {why}")));
+    let mut batches = node.batches(db, find(request).map_err(malformed)?, None).await?;
+    let mut slicer = Slicer::new(limits::SYNC_SLICE_TARGET_BYTES, limits::SYNC_SLICE_MAX_BYTES);
+    while let Some(batch) = batches.next().await? {
+        for document in batch.documents()? {
+            let document = document?.as_bytes();
+            for full in slicer.make_room(document.len()).into_iter().chain(slicer.add(document)) {
+                ship(conversation, node, request, full, true).await.map_err(Stop::End)?;
             }
         }
-        None => tracing::info!(collection = %request.collection, "asked for documents of a collection that is gone"),
     }
+    Ok(slicer.close())
+}
+
+async fn ship(
+    conversation: &Conversation,
+    node: &Node,
+    request: &FetchRequest,
+    cut: Cut,
+    more: bool,
+) -> Result<(), End> {
     let header = DocumentsHeader {
         replica_set: conversation.set.clone(),
         incarnation: conversation.incarnation,
         request: request.request,
         collection: request.collection,
         observed: node.newest(Sight::Majority).await?,
-        count,
+        count: cut.count,
+        more,
     };
     let frame = conversation
         .host
-        .blocking(move || frame::seal(FrameKind::Documents, &header, &payload))
+        .blocking(move || frame::seal(FrameKind::Documents, &header, &cut.payload))
         .await;
     let frame = frame.map_err(|e| End::Reopen(format!("documents cannot be framed: {e}")))?;
     conversation.service.documents(&conversation.set, frame).await?;
     Ok(())
+}
+
+/// The command that reads the documents asked for.
+fn find(request: &FetchRequest) -> Result<RawDocumentBuf, String> {
+    Ok(rawdoc! {
+        "find": crate::source::uuid(request.collection),
+        "filter": { "_id": { "$in": ids(request)? } },
+        // Ids are compared as the head compares them, whatever collation the collection has.
+        "collation": { "locale": "simple" },
+        "readConcern": { "level": "majority" },
+    })
 }
 
 /// The `_id` values asked for, as they stand in the hexadecimal documents.
@@ -134,39 +193,11 @@ fn ids(request: &FetchRequest) -> Result<RawArrayBuf, String> {
     Ok(ids)
 }
 
-async fn read(
-    node: &Node,
-    db: &str,
-    collection: CollectionUuid,
-    ids: RawArrayBuf,
-) -> Result<(Vec<u8>, u32), SourceError> {
-    let command: RawDocumentBuf = rawdoc! {
-        "find": crate::source::uuid(collection),
-        "filter": { "_id": { "$in": ids } },
-        // Ids are compared as the head compares them, whatever collation the collection has.
-        "collation": { "locale": "simple" },
-        "readConcern": { "level": "majority" },
-    };
-    let mut batches = node.batches(db, command, None).await?;
-    let (mut payload, mut count) = (Vec::new(), 0);
-    while let Some(batch) = batches.next().await? {
-        for document in batch.documents()? {
-            payload.extend_from_slice(document?.as_bytes());
-            count += 1;
-        }
-        if payload.len() > limits::FRAME_MAX_RAW_BYTES {
-            return Err(SourceError::Answer(format!(
-                "the {count} documents asked for do not fit one frame; the service must ask for fewer at once"
-            )));
-        }
-    }
-    Ok((payload, count))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use bson::doc;
+    use headwater_model::CollectionUuid;
 
     #[test]
     fn ids_are_taken_byte_by_byte_from_the_request() {

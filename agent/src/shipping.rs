@@ -1,4 +1,4 @@
-//! The service over HTTP: every call of `protocol::agent`, tried until it is answered.
+//! The service: every call of `protocol::agent`, tried until it is answered.
 //!
 //! A node that cannot be reached, is busy, full or broken is no reason to give up: the call goes to the next node, after a
 //! growing wait, for as long as it takes. Calls are harmless to repeat by the protocol. What comes back to the caller is an
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_host::Host;
 use headwater_model::ReplicaSetId;
@@ -21,10 +22,30 @@ use serde::de::DeserializeOwned;
 use crate::backoff::Backoff;
 use crate::settings::AgentSettings;
 
+/// One POST.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Where to.
+    pub url: String,
+    /// The bearer's key.
+    pub key: Arc<str>,
+    /// The content type of the body.
+    pub content: &'static str,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Carries a POST to a node: [`crate::http`] for real, a simulated network otherwise. Limits the time it takes.
+#[async_trait]
+pub trait Post: Send + Sync {
+    /// The status and the body of the answer, or why there is none: then the call may have been carried out or not.
+    async fn post(&self, call: Call) -> Result<(u16, Bytes), String>;
+}
+
 /// The service, as the agent sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
-    http: reqwest::Client,
+    door: Arc<dyn Post>,
     urls: Arc<[String]>,
     at: Arc<AtomicUsize>,
     key: Arc<str>,
@@ -101,23 +122,17 @@ const FRAME: &str = "application/octet-stream";
 
 impl Service {
     /// A client of the service's nodes.
-    pub fn new(host: Host, settings: &AgentSettings) -> Result<Service, NoService> {
+    pub fn new(host: Host, settings: &AgentSettings, door: Arc<dyn Post>) -> Result<Service, NoService> {
         if settings.service.is_empty() {
             return Err(NoService::NoUrl);
         }
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(5))
-            .timeout(settings.request_timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|e| NoService::Client(e.to_string()))?;
         let urls = settings
             .service
             .iter()
             .map(|url| url.trim_end_matches('/').to_owned())
             .collect();
         Ok(Service {
-            http,
+            door,
             urls,
             at: Arc::default(),
             key: settings.key.as_str().into(),
@@ -198,15 +213,13 @@ impl Service {
         content: &'static str,
         body: Bytes,
     ) -> Result<Result<R, Refusal>, String> {
-        let sent = self.http.post(format!("{url}{path}")).bearer_auth(&self.key);
-        let response = sent
-            .header("content-type", content)
-            .body(body)
-            .send()
-            .await
-            .map_err(told)?;
-        let status = response.status().as_u16();
-        let body = response.bytes().await.map_err(told)?;
+        let call = Call {
+            url: format!("{url}{path}"),
+            key: self.key.clone(),
+            content,
+            body,
+        };
+        let (status, body) = self.door.post(call).await?;
         match judge(status, &body) {
             Verdict::Answered => match serde_json::from_slice(&body) {
                 Ok(answer) => Ok(Ok(answer)),
@@ -220,18 +233,6 @@ impl Service {
 
 fn path(set: &ReplicaSetId, call: &str) -> String {
     format!("/agent/v1/{}/{}/{call}", set.deployment(), set.set())
-}
-
-/// The error with its causes; reqwest keeps the interesting part in the sources. Its URL is left out, it may hold secrets.
-fn told(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

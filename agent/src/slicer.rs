@@ -1,7 +1,7 @@
 //! Gathers documents into slices by size.
 
 /// A closed slice: documents back to back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cut {
     /// Raw BSON, back to back.
     pub payload: Vec<u8>,

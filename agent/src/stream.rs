@@ -17,7 +17,7 @@ use crate::poll::{self, Status};
 use crate::settings::AgentSettings;
 use crate::shipping::Service;
 use crate::source::oplog::Sight;
-use crate::source::{Hello, Node, Source, SourceError, privileges};
+use crate::source::{Connect, Hello, Node, Source, SourceError, privileges};
 use crate::{scan, tail};
 
 /// What all parts of one conversation share.
@@ -72,6 +72,7 @@ pub async fn run(
     host: Host,
     settings: Arc<AgentSettings>,
     service: Service,
+    connect: Arc<dyn Connect>,
     faults: Faults,
     order: DeploymentOrder,
 ) -> Infallible {
@@ -79,6 +80,7 @@ pub async fn run(
         host,
         settings,
         service,
+        connect,
         faults,
         order,
         known: None,
@@ -116,6 +118,7 @@ struct Stream {
     host: Host,
     settings: Arc<AgentSettings>,
     service: Service,
+    connect: Arc<dyn Connect>,
     faults: Faults,
     order: DeploymentOrder,
     /// What faults are reported under once the stream was opened.
@@ -131,7 +134,7 @@ impl Stream {
     }
 
     async fn conversation(&mut self) -> Result<Infallible, End> {
-        let source = Source::connect(&self.order.uri, self.settings.source_timeout).await?;
+        let source = Source::connect(&*self.connect, &self.order.uri, self.settings.source_timeout).await?;
         let (node, hello) = source.reader().await?;
         let set = self.named(&hello)?;
         if let Some(fault) = privileges::check(&node).await? {

@@ -19,8 +19,10 @@ pub mod placement;
 mod raft;
 pub mod replica_sets;
 pub mod restores;
+pub mod retention;
 pub mod snapshots;
 pub mod state;
+pub mod timetable;
 
 pub use apply::apply;
 pub use command::{Command, RefusalKind, Response};

@@ -74,7 +74,7 @@ impl SliceSource for Slices {
 }
 
 async fn build(blocks: &Arc<MemoryBlocks>, head: &mut Head, documents: u64) -> Outcome<()> {
-    let mut slices = VecDeque::new();
+    let mut slices = Vec::new();
     let mut bytes = 0;
     for (number, start) in (0..).zip((0..documents).step_by(40_000)) {
         let mut payload = Vec::new();
@@ -82,8 +82,7 @@ async fn build(blocks: &Arc<MemoryBlocks>, head: &mut Head, documents: u64) -> O
             payload.extend(bson::serialize_to_vec(&order(scattered(n), n))?);
         }
         bytes += payload.len();
-        slices.push_back(SlicePayload {
-            part: 0,
+        slices.push(SlicePayload {
             number,
             payload: payload.into(),
         });
@@ -96,8 +95,12 @@ async fn build(blocks: &Arc<MemoryBlocks>, head: &mut Head, documents: u64) -> O
         indexes: Vec::new(),
     };
     let start = processor_seconds();
-    let builder = Builder::new(blocks.clone(), Arc::new(MemoryBlocks::new()));
-    let built = builder.build(&meta, &mut Slices(slices)).await?;
+    let builder = Builder::new(blocks.clone());
+    let mut runs = Vec::new();
+    for slice in slices {
+        runs.push(builder.run(&meta, &mut Slices([slice].into())).await?);
+    }
+    let built = builder.merge(runs).await?;
     report("build, ids in no order", documents, bytes, start);
     head.add_collection(&meta, built);
     Ok(())

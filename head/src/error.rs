@@ -25,6 +25,18 @@ pub enum HeadError {
         /// What does not fit.
         fault: NodeFault,
     },
+    /// A node and what is above it disagree about how many records there are.
+    #[error(
+        "block {id} leads to {found} records where {expected} are counted; restore from another image and report this"
+    )]
+    Count {
+        /// The block.
+        id: BlockId,
+        /// What the node above, or the catalog, says.
+        expected: u64,
+        /// What is below.
+        found: u64,
+    },
     /// A node's value does not decode.
     #[error("a record of collection {collection} does not decode: {fault}; restore from another image and report this")]
     Record {

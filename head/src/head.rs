@@ -4,6 +4,7 @@ mod effects;
 mod jobs;
 #[cfg(test)]
 mod tests;
+mod trim;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use headwater_oplog::version::SourceVersion;
 use headwater_protocol::agent::CollectionMeta;
 use headwater_store::blocks::Blocks;
 
+use crate::audit::{self, Audited};
 use crate::build::Built;
 use crate::catalog;
 use crate::collection::{Collection, Definition};
@@ -32,8 +34,7 @@ use crate::stack;
 /// Applying is synchronous and reads nothing but memory. Everything slow is a job: given out by the head, run beside it,
 /// handed back. Jobs that no longer fit when they come back are void, never wrong.
 ///
-/// Capped collections of sources before 5.0 are not trimmed: those servers do not log what falls out (see
-/// `reference/oplog.md` §4.5).
+/// Sources before 5.0 do not log what falls out of a capped collection: [`Head::trim_capped`] makes up for it.
 pub struct Head {
     blocks: Arc<dyn Blocks>,
     source_version: String,
@@ -207,6 +208,16 @@ impl Head {
     /// Counts and hashes a collection.
     pub async fn digest(&self, uuid: CollectionUuid) -> Result<Digest, HeadError> {
         self.scan(uuid, None)?.digest().await
+    }
+
+    /// Proves that the collection's layers are whole in the blockstore: every interior node is read, every leaf known to
+    /// be there, one in `one_in` leaves read. What is in memory is not looked at.
+    pub async fn audit(&self, uuid: CollectionUuid, one_in: u64) -> Result<Audited, HeadError> {
+        let mut audited = Audited::default();
+        for layer in self.known(uuid)?.layers() {
+            audited += audit::layer(&self.blocks, layer, one_in).await?;
+        }
+        Ok(audited)
     }
 
     /// One document.

@@ -4,10 +4,12 @@
 //! * [`memtable`]: changes in memory; [`collection`]: a collection with its stack of layers and tables.
 //! * [`head`]: the head: entries applied, jobs given out and taken back.
 //! * [`spill`], [`fold`], [`image`]: the jobs; [`build`]: the first copy.
-//! * Reading is in [`scan`].
+//! * Reading is in [`scan`]; proving what is at rest in `audit`.
 
+mod audit;
 pub mod build;
 mod catalog;
+pub mod census;
 pub mod collection;
 pub mod error;
 pub mod fold;
@@ -23,7 +25,8 @@ pub mod spill;
 mod stack;
 pub mod tree;
 
-pub use build::{Builder, Built, SlicePayload, SliceSource};
+pub use audit::Audited;
+pub use build::{Builder, Built, SlicePayload, SliceSource, SortedRun};
 pub use collection::Collection;
 pub use error::{HeadError, HeadFault};
 pub use fold::{FoldDone, FoldJob, Missing};

@@ -58,12 +58,16 @@ pub const BLOCK_CACHE_BYTES: usize = 64 * MIB;
 /// The most layers in a stack before it must be folded.
 pub const STACK_MAX_LAYERS: usize = 8;
 /// The most slices or layers merged at once; each holds one block or one slice in memory.
-pub const MERGE_FAN_IN: usize = 24;
+pub const MERGE_FAN_IN: usize = 64;
 /// Pending changes of one document held as one record; at this size the memtable is frozen, so that a record fits a
 /// block.
 pub const PENDING_CHANGES_MAX_BYTES: usize = 8 * MIB;
-/// Documents of a first copy sorted in memory at once.
-pub const BUILD_GROUP_BYTES: usize = 64 * MIB;
+/// Slices of a first copy that are sorted in memory as one run.
+pub const BUILD_RUN_SLICES: u32 = 4;
+/// Runs of one first copy that are built at once.
+pub const BUILD_RUNS_AT_ONCE: usize = 2;
+/// Bytes of documents that validation of a first copy reads back at the most.
+pub const VALIDATE_READ_BYTES: u64 = 128 * MIB as u64;
 /// One batch of a scan closes at this much.
 pub const SCAN_BATCH_BYTES: usize = MIB;
 /// A fold that rewrites at most this many times the bytes of change is cheap.
@@ -73,6 +77,8 @@ pub const FOLD_CHEAP_FACTOR: u64 = 4;
 pub const MAILBOX_CAPACITY: usize = 64;
 /// Requests for missing documents handed to an agent at once.
 pub const FETCH_BATCH: usize = 1000;
+/// Bytes of ids in one such request, in hexadecimal; a single longer id is a request of its own.
+pub const FETCH_BATCH_BYTES: usize = MIB;
 
 /// The longest key of the local key-value disk.
 pub const KV_KEY_MAX_BYTES: usize = 256;

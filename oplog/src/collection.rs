@@ -136,7 +136,8 @@ impl Capped {
             Ok::<_, BsonFault>(u64::try_from(number).unwrap_or(0))
         };
         Ok(Some(Capped {
-            size: number("size")?,
+            // As the server rounds what it was asked for.
+            size: number("size")?.next_multiple_of(256).max(4096),
             max: number("max")?,
         }))
     }

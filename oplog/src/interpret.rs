@@ -145,7 +145,11 @@ impl Interpreter {
         } else {
             NameOrder::Numeric
         };
-        crud::Rules { order, upsert }
+        crud::Rules {
+            order,
+            upsert,
+            forgets_in_silence: !self.version.logs_capped_overflow(),
+        }
     }
 
     fn top_command(&mut self, bytes: &Bytes, entry: &Entry<'_>, effects: &mut Vec<Effect>) -> Result<(), EntryProblem> {

@@ -57,7 +57,7 @@ pub struct AddDeployment {
     pub name: DeploymentName,
     /// Connection string of the source.
     pub uri: String,
-    /// Seconds between scheduled snapshots; `None` for the default of 6 hours.
+    /// Seconds between scheduled snapshots; `None` for what the service is set to, by default 6 hours.
     #[serde(default)]
     pub snapshot_interval_seconds: Option<u64>,
 }
@@ -262,6 +262,12 @@ pub struct RestorePlanView {
     pub oplog_bytes: u64,
     /// Namespaces, as they will be called at the target, with the documents and bytes of the base image.
     pub namespaces: Vec<PlannedNamespace>,
+    /// How many more namespaces there are: of a restore that runs not all are listed when there are thousands.
+    #[serde(default)]
+    pub namespaces_left_out: u64,
+    /// Bytes of BSON in the base image of those.
+    #[serde(default)]
+    pub bytes_left_out: u64,
     /// Where to, without credentials.
     pub to: String,
 }

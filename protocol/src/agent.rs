@@ -8,7 +8,7 @@
 //! | `POST /agent/v1/{deployment}/{set}/sync/slice` | frame `SyncSlice` → [`Accepted`] |
 //! | `POST /agent/v1/{deployment}/{set}/sync/end` | [`SyncEnd`] → [`Accepted`] |
 //! | `POST /agent/v1/{deployment}/{set}/oplog` | frame `OplogSlice` → [`OplogAck`] |
-//! | `POST /agent/v1/{deployment}/{set}/documents` | frame `Documents` → [`Accepted`] |
+//! | `POST /agent/v1/{deployment}/{set}/documents` | frame `Documents`, as many as the documents asked for need → [`Accepted`] |
 //! | `POST /agent/v1/{deployment}/{set}/poll` | [`PollRequest`] → [`PollReply`], twice a second |
 //!
 //! Every request carries `Authorization: Bearer KEY`. An answer other than 2xx carries a [`Refusal`].

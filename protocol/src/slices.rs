@@ -50,7 +50,9 @@ pub struct SyncSliceHeader {
     pub last: bool,
 }
 
-/// Header of a frame of kind `Documents`: the answer to one [`crate::agent::FetchRequest`].
+/// Header of a frame of kind `Documents`: the answer, or a piece of it, to one [`crate::agent::FetchRequest`].
+///
+/// Pieces may come again after a failure, from the first one on; the last one closes the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentsHeader {
     /// Whose data.
@@ -64,8 +66,11 @@ pub struct DocumentsHeader {
     /// A majority-committed position not before any of the reads: the head must pass it before an image is cut.
     #[serde(with = "optime_bson")]
     pub observed: Optime,
-    /// How many were found.
+    /// How many this frame holds.
     pub count: u32,
+    /// Whether another frame with documents for the same request follows.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// One part of a collection's scan, as far as the sync store knows it.

@@ -138,6 +138,7 @@ pub async fn materialize(
         }
         apply(&mut head, &blocks, oplog, until, &mut applied).await?;
     }
+    head.trim_capped(0).await?;
     // Readers of a head keep what is in memory; they are to keep little.
     spill(&mut head, &blocks).await?;
     let collections = head.collections().map(described).collect::<Result<_, _>>()?;

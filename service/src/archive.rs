@@ -32,7 +32,7 @@ pub(crate) fn response(archive: ArchiveStream) -> HttpResponse {
 fn pieces(archive: ArchiveStream) -> impl Stream<Item = Result<Bytes, Cut>> {
     stream::unfold(Some(archive), |archive| async {
         let mut archive = archive?;
-        match archive.recv().await? {
+        match archive.next().await? {
             Ok(piece) => Some((Ok(piece), Some(archive))),
             Err(refusal) => {
                 tracing::warn!(reason = refusal.message, "archive stream cut");
@@ -45,35 +45,42 @@ fn pieces(archive: ArchiveStream) -> impl Stream<Item = Result<Bytes, Cut>> {
 #[cfg(test)]
 mod tests {
     use actix_web::{App, HttpServer, web};
+    use headwater_actors::archive::pipe;
     use headwater_protocol::agent::{Refusal, RefusalKind};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::sync::mpsc;
 
     use super::*;
 
     const CLOSING_CHUNK: &[u8] = b"0\r\n\r\n";
 
-    async fn served(fails: web::Data<bool>) -> HttpResponse {
-        let (tx, rx) = mpsc::channel(4);
+    #[derive(Clone, Copy)]
+    enum End {
+        Finished,
+        Failed,
+        Vanished,
+    }
+
+    async fn served(end: web::Data<End>) -> HttpResponse {
+        let (writer, stream) = pipe(4);
         actix_web::rt::spawn(async move {
             for piece in [&b"first"[..], b"", b"second"] {
-                tx.send(Ok(Bytes::from_static(piece))).await.unwrap();
+                writer.write(Bytes::from_static(piece)).await.unwrap();
             }
             // What was sent before shall have left: a failure midway, not at the beginning.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            if **fails {
-                tx.send(Err(Refusal::new(RefusalKind::Internal, "block damaged")))
-                    .await
-                    .unwrap();
+            match **end {
+                End::Finished => writer.finish().await.unwrap(),
+                End::Failed => writer.fail(Refusal::new(RefusalKind::Internal, "block damaged")).await,
+                End::Vanished => drop(writer),
             }
         });
-        response(rx)
+        response(stream)
     }
 
-    async fn received(fails: bool) -> Vec<u8> {
+    async fn received(end: End) -> Vec<u8> {
         let server = HttpServer::new(move || {
             App::new()
-                .app_data(web::Data::new(fails))
+                .app_data(web::Data::new(end))
                 .route("/", web::get().to(served))
         });
         let server = server.workers(1).disable_signals().bind("127.0.0.1:0").unwrap();
@@ -101,15 +108,17 @@ mod tests {
 
     #[actix_web::test]
     async fn a_whole_archive_ends_with_the_closing_chunk() {
-        let answer = received(false).await;
+        let answer = received(End::Finished).await;
         assert!(holds(&answer, b"first") && holds(&answer, b"second"));
         assert!(answer.ends_with(CLOSING_CHUNK), "{}", String::from_utf8_lossy(&answer));
     }
 
     #[actix_web::test]
     async fn an_archive_that_fails_midway_never_ends_with_the_closing_chunk() {
-        let answer = received(true).await;
-        assert!(answer.starts_with(b"HTTP/1.1 200") && holds(&answer, b"second"));
-        assert!(!holds(&answer, CLOSING_CHUNK), "{}", String::from_utf8_lossy(&answer));
+        for end in [End::Failed, End::Vanished] {
+            let answer = received(end).await;
+            assert!(answer.starts_with(b"HTTP/1.1 200") && holds(&answer, b"second"));
+            assert!(!holds(&answer, CLOSING_CHUNK), "{}", String::from_utf8_lossy(&answer));
+        }
     }
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use headwater_config::keys as settings_keys;
 use headwater_model::DeploymentName;
 use headwater_protocol::admin::{AddDeployment, DeploymentView, Phase, ReplicaSetStatus, Status};
+use headwater_protocol::redact;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -20,7 +21,7 @@ use crate::local::{self, Access, Local};
 use crate::logging::{self, LogFormat};
 use crate::node::{AgentSettings, NodeSettings};
 use crate::output::{Format, bytes};
-use crate::{keys, redact, stop};
+use crate::{keys, stop};
 
 /// How often the backup is looked at while the story is told.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);

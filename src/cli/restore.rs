@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 use headwater_model::DeploymentName;
 use headwater_protocol::admin::{At, Destination, Rename, RestorePlanView, RestoreRequest, RestoreState, RestoreView};
+use headwater_protocol::redact;
 
 use crate::cli::archive::Sink;
 use crate::cli::progress::Progress;
@@ -15,12 +16,15 @@ use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{Format, bytes, pairs, table};
-use crate::{at, confirm, instants, redact, stop};
+use crate::{at, confirm, instants, stop};
 
 /// How often a running restore is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How many looks in a row may fail before following is given up: a minute.
 const LOOKS_THAT_MAY_FAIL: u32 = 120;
+
+/// How many namespaces of a plan are shown to people; `--output json` has them all.
+const NAMESPACES_SHOWN: usize = 200;
 
 /// Give data back, as it was at any instant.
 #[derive(Clone, Debug, Args)]
@@ -226,6 +230,7 @@ fn plan_text(plan: &RestorePlanView) -> String {
     let rows = plan
         .namespaces
         .iter()
+        .take(NAMESPACES_SHOWN)
         .map(|ns| {
             vec![
                 ns.from.clone(),
@@ -240,7 +245,11 @@ fn plan_text(plan: &RestorePlanView) -> String {
         rows,
         "No namespace is chosen.",
     );
-    format!("{facts}\n{namespaces}")
+    let hidden = plan.namespaces.len().saturating_sub(NAMESPACES_SHOWN) as u64 + plan.namespaces_left_out;
+    match hidden {
+        0 => format!("{facts}\n{namespaces}"),
+        more => format!("{facts}\n{namespaces}\nand {more} namespaces more"),
+    }
 }
 
 /// Follows a restore that the daemon carries out. Ctrl-C ends the following, not the restore.

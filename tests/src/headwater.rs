@@ -22,6 +22,7 @@ pub struct Headwater {
     agent: Option<Process>,
     /// Addresses of other daemons than its own.
     services: Option<String>,
+    environment: Vec<(String, String)>,
 }
 
 /// How a command ended.
@@ -54,7 +55,14 @@ impl Headwater {
             daemon: None,
             agent: None,
             services: None,
+            environment: Vec::new(),
         })
+    }
+
+    /// With a variable in the environment of daemon and agent from their next start on.
+    pub fn with_env(mut self, name: &str, value: &str) -> Headwater {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// The folder of the node: its keys, its Raft log, its cache and, by default, its store.
@@ -101,8 +109,13 @@ impl Headwater {
 
     /// Starts the agent, or starts it again. The daemon must have made its keys.
     pub async fn start_agent(&mut self) -> Result<()> {
+        self.start_agent_at(&self.service()).await
+    }
+
+    /// The same with another address for the service: that of something in between.
+    pub async fn start_agent_at(&mut self, service: &str) -> Result<()> {
         let mut command = self.logged("agent")?;
-        command.arg("agent").args(["--service", &self.service()]);
+        command.arg("agent").args(["--service", service]);
         command.arg("--key-file").arg(self.node_folder().join("agent.key"));
         command.arg("--id-file").arg(self.folder.join("agent.id"));
         self.agent = Some(Process::start("headwater agent", &mut command)?);
@@ -195,7 +208,8 @@ impl Headwater {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command
             .env("HOME", &self.folder)
-            .env("XDG_DATA_HOME", self.folder.join("data"));
+            .env("XDG_DATA_HOME", self.folder.join("data"))
+            .envs(self.environment.iter().cloned());
         Ok(command)
     }
 

@@ -16,10 +16,12 @@
 //! # }
 //! ```
 
+pub mod ballast;
 pub mod bed;
 pub mod contents;
 pub mod corpus;
 pub mod headwater;
+pub mod log_watch;
 pub mod mongod;
 pub mod process;
 pub mod proof;
@@ -32,6 +34,7 @@ pub mod workload;
 pub use bed::{Bed, versions};
 pub use contents::{Contents, Scope};
 pub use headwater::Headwater;
+pub use log_watch::LogWatch;
 pub use mongod::{Mongod, MongodSpec};
 pub use process::Process;
 pub use replica_set::{ReplicaSet, ReplicaSetSpec};

@@ -5,70 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bson::doc;
 use headwater_model::Ts;
+use headwater_tests::proof::{compare, position, restored, set_of, until_complete, until_stored};
 use headwater_tests::{
-    Bed, Headwater, MongodSpec, ReplicaSet, ReplicaSetSpec, Scope, Workload, WorkloadSpec, contents, replay, versions,
+    Bed, Headwater, MongodSpec, ReplicaSet, ReplicaSetSpec, Workload, WorkloadSpec, replay, versions,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
-
-fn number(value: &Value, path: &str) -> Option<u64> {
-    value.pointer(path)?.as_u64()
-}
-
-fn set_of(status: &Value) -> Option<&Value> {
-    status.pointer("/replica_sets/0")
-}
-
-fn position(value: &Value) -> Option<(u64, u64)> {
-    Some((number(value, "/t")?, number(value, "/i")?))
-}
-
-async fn until_complete(headwater: &Headwater) -> Result<()> {
-    let complete = |status: &Value| {
-        let set = set_of(status)?;
-        (set.get("phase")?.as_str()? == "complete" && !set.get("restorable")?.is_null()).then_some(())
-    };
-    headwater.until("a first restorable point", &["status"], complete).await
-}
-
-async fn until_stored(headwater: &Headwater, ts: Ts) -> Result<()> {
-    let wanted = (u64::from(ts.seconds()), u64::from(ts.ordinal()));
-    let stored = |status: &Value| {
-        let reached = position(set_of(status)?.pointer("/restorable/to")?)? >= wanted;
-        reached.then_some(())
-    };
-    headwater
-        .until("the source's last entry in the oplog store", &["status"], stored)
-        .await
-}
-
-async fn restored(bed: &Bed, headwater: &Headwater, version: &str, instant: &str) -> Result<ReplicaSet> {
-    let target = bed
-        .replica_set(ReplicaSetSpec::single(version).not_replayable())
-        .await?;
-    let uri = target.uri();
-    let ended = headwater
-        .run([
-            "restore",
-            "default",
-            "--at",
-            instant,
-            "--to-uri",
-            &uri,
-            "--with-users",
-            "--yes",
-        ])
-        .await?;
-    ensure!(
-        ended.code == 0,
-        "restore to {instant} ended with {}:\n{}\n{}",
-        ended.code,
-        ended.stdout,
-        ended.stderr
-    );
-    Ok(target)
-}
 
 /// Writes of every kind go on during the whole first copy and after it; what comes back equals the source at its end,
 /// and a model replayed by a real mongod at instants before.
@@ -110,18 +53,6 @@ async fn a_busy_set_comes_back(version: &str, seed: u64, mishaps: bool) -> Resul
         let model = replay::to(&bed, &source, instant).await?;
         compare(model.client(), target.client(), &instant.to_string()).await?;
     }
-    Ok(())
-}
-
-async fn compare(wanted: &mongodb::Client, found: &mongodb::Client, what: &str) -> Result<()> {
-    let wanted = contents::read(wanted, Scope::Users).await?;
-    let found = contents::read(found, Scope::Users).await?;
-    wanted.require_equal(&found).with_context(|| format!("at {what}"))?;
-    eprintln!(
-        "{what}: {} collections, {} documents, equal",
-        wanted.collections.len(),
-        wanted.documents()
-    );
     Ok(())
 }
 

@@ -29,7 +29,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
     (
         "simulation",
         &[
-            "model", "actors", "cluster", "head", "host", "oplog", "protocol", "restore", "store",
+            "model", "actors", "agent", "cluster", "head", "host", "oplog", "protocol", "restore", "store",
         ],
     ),
     (

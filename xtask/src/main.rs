@@ -25,6 +25,15 @@ enum Chore {
     },
     /// Checks everything: formatting, lints, house rules, documentation, tests, dependencies.
     Verify,
+    /// Runs the simulation on many seeds; without any range, on those every change must pass.
+    Sim {
+        /// Seeds, as `A..B`.
+        #[arg(long, conflicts_with = "hours")]
+        seeds: Option<String>,
+        /// Goes on with new seeds for so many hours.
+        #[arg(long)]
+        hours: Option<f64>,
+    },
     /// Shows a backup and a restore on a real replica set.
     Demo,
     /// Measures the main path on a seeded corpus and prints a table.
@@ -84,6 +93,7 @@ fn main() -> Result<()> {
     match Arguments::parse().chore {
         Chore::Test { matrix } => test::run(matrix),
         Chore::Verify => verify::run(),
+        Chore::Sim { seeds, hours } => sim(seeds, hours),
         Chore::Demo => demo(),
         Chore::Bench { scale, dev } => bench(scale, dev),
         Chore::Failover { runs, scales, dev } => failover(runs, &scales, dev),
@@ -91,6 +101,18 @@ fn main() -> Result<()> {
         Chore::Mongod(MongodChore::Install { versions }) => install(&versions),
         Chore::Mongod(MongodChore::Start { version, members }) => start(&version, members),
     }
+}
+
+fn sim(seeds: Option<String>, hours: Option<f64>) -> Result<()> {
+    // With a test, so that dependencies have the same features as for the tests and are compiled once.
+    chores::cargo(&["build", "--workspace", "--bin", "simulation", "--test", "simulation"]).run()?;
+    let hours = hours.map(|hours| hours.to_string());
+    let range = seeds.unwrap_or_else(|| "0..200".to_owned());
+    let arguments = match &hours {
+        Some(hours) => ["--hours", hours],
+        None => ["--seeds", &range],
+    };
+    chores::built("debug", "simulation", &arguments).run()
 }
 
 fn demo() -> Result<()> {

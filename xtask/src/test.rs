@@ -1,13 +1,14 @@
 //! `cargo xtask test`: every test, with everything the tests need.
 
 use anyhow::Result;
-use xtask::mongod;
+use xtask::{mongod, tools};
 
 use crate::chores::{cargo, has};
 
 /// Installs mongods, builds the binary, runs the tests of all rooms and those in the documentation.
 ///
-/// `matrix` runs the tests that are meant for every version on every version known.
+/// `matrix` runs the tests that are meant for every version on every version known, those with the genuine mongorestore,
+/// and the long variants of others.
 pub fn run(matrix: bool) -> Result<()> {
     let versions: Vec<&str> = if matrix {
         mongod::RELEASES.iter().map(|release| release.version).collect()
@@ -16,6 +17,9 @@ pub fn run(matrix: bool) -> Result<()> {
     };
     for version in &versions {
         mongod::install(version)?;
+    }
+    if matrix {
+        tools::install()?;
     }
     // The same choice of packages as the tests have, so that dependencies are compiled once.
     cargo(&["build", "--workspace", "--bins", "--tests"]).run()?;
@@ -29,6 +33,12 @@ pub fn run(matrix: bool) -> Result<()> {
     } else {
         cargo(&["test", "--workspace", "--lib", "--bins", "--tests"])
     };
-    tests.with("HEADWATER_MONGOD_VERSIONS", versions.join(",")).run()?;
+    let tests = tests.with("HEADWATER_MONGOD_VERSIONS", versions.join(","));
+    let tests = if matrix {
+        tests.with("HEADWATER_LONG", "1")
+    } else {
+        tests
+    };
+    tests.run()?;
     cargo(&["test", "--workspace", "--doc"]).run()
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use futures::FutureExt;
 use headwater_cluster::ImageRef;
-use headwater_head::{FoldDone, FoldJob, Head, HeadError, HeadFault, Image, Missing, SpillDone};
+use headwater_head::{FoldDone, FoldJob, Head, HeadError, HeadFault, Image, Missing, SpillDone, SpillJob};
 use headwater_host::{Task, TaskEnded};
 use headwater_model::{Epoch, Incarnation, Optime};
 use headwater_store::blocks::Blocks;
@@ -14,6 +14,9 @@ use headwater_store::objects::StoreError;
 
 use crate::set::Set;
 use crate::worker::Fault;
+
+/// How far a capped collection of a source before 5.0 may grow beyond its bounds before an image trims it.
+const CAPPED_SLACK_PERCENT: u64 = 50;
 
 /// Turns the head's troubles into faults: a store's troubles may pass, damage needs the user.
 pub fn fault(e: HeadError) -> Fault {
@@ -106,8 +109,7 @@ impl HeadStore {
             && self.head.memtable_bytes() > budget
             && let Some(job) = self.head.begin_spill()
         {
-            let blocks = blocks(&self.set);
-            self.spill = Some(self.set.ground.host.spawn(async move { job.run(blocks).await }));
+            self.spill = Some(self.start_spill(job));
         }
         if self.fold.is_none()
             && self.spill.is_none()
@@ -118,9 +120,24 @@ impl HeadStore {
         Ok(())
     }
 
-    fn start_fold(&self, job: FoldJob) -> Running<FoldDone> {
+    fn start_spill(&self, job: SpillJob) -> Running<SpillDone> {
+        tracing::debug!(set = %self.set.id, "spill begins");
         let blocks = blocks(&self.set);
-        self.set.ground.host.spawn(async move { job.run(blocks).await })
+        self.set.ground.host.spawn(async move {
+            let done = job.run(blocks).await;
+            tracing::debug!("spill ended");
+            done
+        })
+    }
+
+    fn start_fold(&self, job: FoldJob) -> Running<FoldDone> {
+        tracing::debug!(set = %self.set.id, "fold begins");
+        let blocks = blocks(&self.set);
+        self.set.ground.host.spawn(async move {
+            let done = job.run(blocks).await;
+            tracing::debug!("fold ended");
+            done
+        })
     }
 
     fn finish_fold(&mut self, done: FoldDone) {
@@ -148,8 +165,7 @@ impl HeadStore {
     pub async fn fold_all(&mut self) -> Result<Vec<Missing>, Fault> {
         self.quiesce().await?;
         if let Some(job) = self.head.begin_spill() {
-            let blocks = blocks(&self.set);
-            self.spill = Some(self.set.ground.host.spawn(async move { job.run(blocks).await }));
+            self.spill = Some(self.start_spill(job));
             self.quiesce().await?;
         }
         for job in self.head.force_folds() {
@@ -163,6 +179,8 @@ impl HeadStore {
     /// command makes it known; reversed, a crash could leave a known image with blocks missing.
     pub async fn image(&mut self, consistent_from: Option<Optime>) -> Result<(ImageRef, u64), Fault> {
         self.quiesce().await?;
+        self.head.trim_capped(CAPPED_SLACK_PERCENT).await.map_err(fault)?;
+        tracing::debug!(set = %self.set.id, "image begins");
         let epoch = self.set.record().map_err(|r| Fault::Retry(r.message))?.1.epoch;
         if let Some(at) = consistent_from {
             self.head.set_consistent_from(at);
@@ -178,6 +196,7 @@ impl HeadStore {
             .images(self.incarnation)
             .put(&name, &manifest)
             .await?;
+        tracing::debug!(set = %self.set.id, name, "image ended");
         let written = self.set.repository.blocks().stats().stored_bytes_written;
         let stored = written - std::mem::replace(&mut self.written_at_last_image, written);
         let reference = ImageRef {

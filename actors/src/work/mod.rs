@@ -1,6 +1,8 @@
 //! What the children do: plain structs with an async step, no actix.
 
+pub mod cursors;
 pub mod cut;
+pub mod first_copy;
 pub mod groom;
 pub mod head_store;
 pub mod oplog_apply;

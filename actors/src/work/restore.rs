@@ -15,6 +15,7 @@ use crate::commands::{submit, submit_as_child};
 use crate::restores::{chosen, kept, materialize, plan, selection};
 use crate::set::Set;
 use crate::trouble::refusal;
+use crate::work::cursors;
 use crate::worker::{Fault, Pace, Work};
 
 /// How often progress is made known between changes of stage.
@@ -45,6 +46,14 @@ impl Work for RestoreWork {
         let Some((&id, restore)) = next else {
             return Ok(Pace::Idle);
         };
+        tracing::info!(
+            restore = id,
+            "{}",
+            match restore.cursor_json.as_str() {
+                "" => "restore begins",
+                _ => "restore goes on where it was interrupted",
+            }
+        );
         let teller = Arc::new(Teller::new(self.set.clone(), id, restore));
         let (ended, error) = match carry_out(self.set.clone(), id, restore.clone(), teller.clone()).await {
             Ok(loaded) => {
@@ -56,7 +65,9 @@ impl Work for RestoreWork {
             Err(Trouble::Passing(text)) => return Err(Fault::Retry(text)),
             Err(Trouble::Final(text)) => (RestoreState::Failed, Some(text)),
         };
+        tracing::info!(restore = id, error, "restore ended");
         crate::set::remove_scratch(&self.set.ground, id).await;
+        cursors::remove(&self.set, id).await;
         let progress = teller.ended(ended, error);
         submit_as_child(
             &self.set.ground.control,
@@ -98,7 +109,7 @@ async fn carry_out(set: Arc<Set>, id: u64, restore: Restore, teller: Arc<Teller>
     let source = materialize(&set, &planned.plan, scratch).await?;
     let chosen = chosen(&source, &selection(&kept.request)?).await?;
     teller.expect(chosen.bytes());
-    let cursor: Cursor = serde_json::from_str(&restore.cursor_json).unwrap_or_default();
+    let cursor = cursors::read(&set, id, &restore.cursor_json).await?;
     let begun = !restore.cursor_json.is_empty();
     let target = Target::new(uri, CONNECTIONS)
         .await
@@ -180,7 +191,7 @@ impl Teller {
 #[async_trait]
 impl Observer for Teller {
     async fn keep(&self, cursor: &Cursor) -> Result<(), String> {
-        let cursor_json = serde_json::to_string(cursor).map_err(|e| e.to_string())?;
+        let cursor_json = cursors::keep(&self.set, self.id, cursor).await?;
         self.lock().progress.cursor_json = cursor_json;
         let command = self.command().map_err(|r| r.message)?;
         submit(&self.set.ground.control, command)
@@ -190,6 +201,7 @@ impl Observer for Teller {
     }
 
     fn progress(&self, step: Step, documents: u64, bytes: u64) {
+        tracing::debug!("restore step={} documents={documents} bytes={bytes}", step.text());
         let due = {
             let mut told = self.lock();
             told.progress.step = step.text().to_owned();

@@ -6,17 +6,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use headwater_cluster::Command;
 use headwater_cluster::ReplicaSet;
-use headwater_head::{Begin, Builder, Head, Missing, SlicePayload, SliceSource};
+use headwater_head::{Head, Missing};
 use headwater_model::{CollectionUuid, Incarnation, Optime, Phase, limits};
-use headwater_store::objects::StoreError;
-use headwater_store::sync_store::{SliceRef, SyncStore};
 
 use crate::commands::submit_as_child;
 use crate::set::{Set, Stores};
-use crate::work::head_store::{HeadStore, blocks, fault};
+use crate::work::first_copy::FirstCopy;
+use crate::work::head_store::{HeadStore, fault};
 use crate::work::oplog_apply::apply_slice;
 use crate::worker::{Fault, Pace, Work};
 
@@ -25,13 +23,13 @@ pub struct SyncWork {
     set: Arc<Set>,
     incarnation: Incarnation,
     stores: Stores,
+    first_copy: Option<FirstCopy>,
     head: Option<HeadStore>,
     asked: Option<Asked>,
 }
 
 /// Requests for missing documents on their way.
 struct Asked {
-    requests: Vec<u64>,
     observed: Optime,
     pass: bool,
 }
@@ -52,34 +50,38 @@ impl SyncWork {
             incarnation: record.incarnation,
             set,
             stores,
+            first_copy: None,
             head,
             asked: None,
         })
     }
 
+    /// Builds beside the transfer what can be built of the slices that are there.
+    async fn build_ahead(&mut self) -> Result<Pace, Fault> {
+        if let Some(first_copy) = self.first_copy().await? {
+            first_copy.tend(false).await?;
+        }
+        Ok(Pace::Idle)
+    }
+
+    async fn first_copy(&mut self) -> Result<Option<&mut FirstCopy>, Fault> {
+        if self.first_copy.is_none() {
+            self.first_copy = FirstCopy::open(&self.set, &self.stores.sync).await?;
+        }
+        Ok(self.first_copy.as_mut())
+    }
+
     /// Sync slices → head at the begin of the scan.
     async fn build_head(&mut self, record: &ReplicaSet) -> Result<(), Fault> {
-        let Some((begin, metas)) = self.stores.sync.begun().await? else {
+        let set = self.set.clone();
+        let Some(first_copy) = self.first_copy().await? else {
             return Err(Fault::Blocked(
                 "the sync slices are gone; resync this replica set".into(),
             ));
         };
-        let begin_at = Begin {
-            tail_after: begin.tail_after,
-            begin_applying: begin.begin_applying,
-        };
-        let mut head = Head::new(blocks(&self.set), &begin.server_version, begin_at).map_err(fault)?;
-        let builder = Builder::new(blocks(&self.set), blocks(&self.set));
-        for meta in &metas {
-            let slices = self.stores.sync.slices_of(meta.uuid).await?;
-            let mut source = Slices {
-                store: self.stores.sync.clone(),
-                slices: slices.into_iter(),
-            };
-            let built = builder.build(meta, &mut source).await.map_err(fault)?;
-            head.add_collection(meta, built);
-        }
-        self.head = Some(HeadStore::new(self.set.clone(), self.incarnation, head));
+        let head = first_copy.finish(&set).await?;
+        self.first_copy = None;
+        self.head = Some(HeadStore::new(set, self.incarnation, head));
         self.publish(record, Phase::ApplyingOplog).await
     }
 
@@ -137,17 +139,15 @@ impl SyncWork {
                 by_collection.entry(m.collection).or_default().push(hex::encode(id));
             }
         }
-        let mut requests = Vec::new();
         for (collection, ids) in by_collection {
-            for batch in ids.chunks(limits::FETCH_BATCH) {
-                requests.push(self.set.board.request(collection, batch.to_vec()));
+            for batch in batches(ids) {
+                self.set.board.request(collection, batch);
             }
         }
         if !missing.is_empty() {
             tracing::info!(set = %self.set.id, documents = missing.len(), "asking the source for documents the scan missed");
         }
         self.asked = Some(Asked {
-            requests,
             observed: Optime::ZERO,
             pass: false,
         });
@@ -160,7 +160,9 @@ impl SyncWork {
             epoch: record.epoch,
             phase,
         };
-        submit_as_child(&self.set.ground.control, command).await.map(|_| ())
+        submit_as_child(&self.set.ground.control, command).await?;
+        tracing::info!(set = %self.set.id, "first copy: {}", phase.text());
+        Ok(())
     }
 
     /// Waits for the answers, puts them into the head, and lets it pass the optime of the last read.
@@ -172,17 +174,19 @@ impl SyncWork {
         };
         let head = self.head.as_mut().ok_or_else(no_head)?;
         if !asked.pass {
-            let Some(answers) = self.set.board.take_answers(&asked.requests) else {
-                return Ok(Pace::Idle);
-            };
-            for fetched in answers {
+            let (arrived, is_all) = self.set.board.take_arrived();
+            for fetched in arrived {
                 asked.observed = asked.observed.max(fetched.observed);
                 for document in fetched.documents {
                     head.head
                         .put_document(fetched.collection, document)
                         .await
                         .map_err(fault)?;
+                    head.tend().await?;
                 }
+            }
+            if !is_all {
+                return Ok(Pace::Idle);
             }
             asked.pass = true;
         }
@@ -194,7 +198,7 @@ impl SyncWork {
         Ok(Pace::Again)
     }
 
-    /// Reads every block of the head once and compares the counts; then the first snapshot may exist.
+    /// Proves that the head is whole at rest; then the first snapshot may exist.
     async fn validate(&mut self, record: &ReplicaSet) -> Result<Pace, Fault> {
         let Some(observed) = self.asked.as_ref().map(|a| a.observed) else {
             return self.fetch_missing(record).await;
@@ -207,7 +211,7 @@ impl SyncWork {
             self.advance(record, Phase::FetchingMissing).await?;
             return Ok(Pace::Again);
         }
-        verify(&head.head).await?;
+        validate_head(&head.head).await?;
         let command = Command::SetConsistentFrom {
             set: self.set.id.clone(),
             incarnation: self.incarnation,
@@ -223,15 +227,37 @@ impl SyncWork {
     }
 }
 
-/// Reads every document, which verifies every block, and compares the counts with what the catalog says.
-async fn verify(head: &Head) -> Result<(), Fault> {
+/// Cuts ids into requests that the agent can put into one command.
+fn batches(ids: Vec<String>) -> Vec<Vec<String>> {
+    let mut batches: Vec<Vec<String>> = Vec::new();
+    let mut bytes = 0;
+    for id in ids {
+        bytes += id.len();
+        match batches.last_mut() {
+            Some(batch) if batch.len() < limits::FETCH_BATCH && bytes <= limits::FETCH_BATCH_BYTES => batch.push(id),
+            _ => {
+                bytes = id.len();
+                batches.push(vec![id]);
+            }
+        }
+    }
+    batches
+}
+
+/// Every node above the leaves is read, every leaf must be known, the counts must agree from the leaves to the catalog;
+/// of the leaves themselves a share is read that keeps within [`limits::VALIDATE_READ_BYTES`], which is all of a small
+/// set. (Each block was named by the hash of what was written, and its pack synced: reading all would cost as much as
+/// the sync, and is the business of later checks.)
+async fn validate_head(head: &Head) -> Result<(), Fault> {
+    let bytes: u64 = head.collections().map(|collection| collection.bytes()).sum();
+    let one_in = bytes.div_ceil(limits::VALIDATE_READ_BYTES).max(1);
     for collection in head.collections() {
-        let digest = head.digest(collection.uuid()).await.map_err(fault)?;
-        if digest.documents != collection.documents() {
+        let audited = head.audit(collection.uuid(), one_in).await.map_err(fault)?;
+        if audited.records != collection.documents() {
             let namespace = collection.namespace();
-            let (read, counted) = (digest.documents, collection.documents());
+            let (found, counted) = (audited.records, collection.documents());
             return Err(Fault::Blocked(format!(
-                "{namespace} holds {read} documents where its catalog counts {counted}: resync this deployment"
+                "{namespace} holds {found} documents where its catalog counts {counted}: resync this deployment"
             )));
         }
     }
@@ -253,28 +279,24 @@ impl Work for SyncWork {
             Phase::ApplyingOplog => self.apply_oplog(&record).await,
             Phase::FetchingMissing => self.fetch_missing(&record).await,
             Phase::Validating => self.validate(&record).await,
-            Phase::Starting | Phase::Transferring | Phase::Complete => Ok(Pace::Idle),
+            Phase::Transferring => self.build_ahead().await,
+            Phase::Starting | Phase::Complete => Ok(Pace::Idle),
         }
     }
 }
 
-/// The slices of one collection, read as the builder asks for them.
-struct Slices {
-    store: Arc<SyncStore>,
-    slices: std::vec::IntoIter<SliceRef>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[async_trait::async_trait]
-impl SliceSource for Slices {
-    async fn next(&mut self) -> Result<Option<SlicePayload>, StoreError> {
-        let Some(slice) = self.slices.next() else {
-            return Ok(None);
-        };
-        let payload: Bytes = self.store.read(&slice).await?;
-        Ok(Some(SlicePayload {
-            part: slice.part,
-            number: slice.number,
-            payload,
-        }))
+    #[test]
+    fn ids_are_asked_for_in_batches_bounded_by_number_and_bytes() {
+        let sizes = |ids: Vec<String>| batches(ids).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(vec![]), Vec::<usize>::new());
+        assert_eq!(sizes(vec!["ab".into(); 2500]), [1000, 1000, 500]);
+        let half = "a".repeat(limits::FETCH_BATCH_BYTES / 2);
+        assert_eq!(sizes(vec![half; 5]), [2, 2, 1]);
+        let huge = "a".repeat(2 * limits::FETCH_BATCH_BYTES);
+        assert_eq!(sizes(vec![huge.clone(), "ab".into(), huge]), [1, 1, 1]);
     }
 }

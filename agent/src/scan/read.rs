@@ -44,7 +44,7 @@ pub async fn run(
     let mut reader = Reader::new(job, out);
     if let Some(views) = reader.job.views.take() {
         for view in &views {
-            reader.take(view).await;
+            reader.take(view, None).await;
         }
         reader.finish().await;
         return Ok(Outcome::Complete);
@@ -183,9 +183,22 @@ impl Reader {
     }
 
     async fn take_batch(&mut self, batch: &Batch) -> Result<(), SourceError> {
+        let mut last = None;
+        let mut outcome = Ok(());
         for document in batch.documents()? {
-            self.take(document?).await;
+            match document {
+                Ok(document) => {
+                    self.take(document, last).await;
+                    last = Some(document);
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
         }
+        self.stand_after(last);
+        outcome?;
         if self.job.part.method == Method::Natural
             && let Some(token) = batch.resume_token()
         {
@@ -194,13 +207,23 @@ impl Reader {
         Ok(())
     }
 
-    async fn take(&mut self, document: &RawDocument) {
+    /// Takes a document; `before` is the one before it, if that came in the same batch.
+    async fn take(&mut self, document: &RawDocument, before: Option<&RawDocument>) {
         if let Some(cut) = self.slicer.make_room(document.as_bytes().len()) {
+            self.stand_after(before);
             self.send(cut, false).await;
         }
         self.counted.documents += 1;
         self.counted.bytes += document.as_bytes().len() as u64;
-        if let Method::Ranges(_) = self.job.part.method
+        if let Some(cut) = self.slicer.add(document.as_bytes()) {
+            self.stand_after(Some(document));
+            self.send(cut, false).await;
+        }
+    }
+
+    /// In a range, the scan goes on after this document.
+    fn stand_after(&mut self, document: Option<&RawDocument>) {
+        if let (Method::Ranges(_), Some(document)) = (&self.job.part.method, document)
             && let Ok(Some(id)) = document.get("_id")
         {
             let mut place = RawDocumentBuf::new();
@@ -208,9 +231,6 @@ impl Reader {
             if place.as_bytes().len() <= PLACE_MAX_BYTES {
                 self.place = Place::Range(Some(place));
             }
-        }
-        if let Some(cut) = self.slicer.add(document.as_bytes()) {
-            self.send(cut, false).await;
         }
     }
 

@@ -4,37 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf, doc};
-use mongodb::Client;
-use mongodb::options::{RunCommandOptions, RunCursorCommandOptions, SelectionCriteria};
 
 use super::batch::Batches;
+use super::connect::{Servers, To};
 use super::error::SourceError;
 use super::hello::Hello;
-use super::redact::Redactor;
 
 /// One server. Cheap to clone.
 #[derive(Clone)]
 pub struct Node {
-    client: Client,
-    criteria: Option<SelectionCriteria>,
+    servers: Arc<dyn Servers>,
+    to: To,
     address: Arc<str>,
-    redactor: Arc<Redactor>,
     timeout: Duration,
 }
 
 impl Node {
-    pub(super) fn new(
-        client: Client,
-        criteria: Option<SelectionCriteria>,
-        address: &str,
-        redactor: Arc<Redactor>,
-        timeout: Duration,
-    ) -> Self {
+    pub(super) fn new(servers: Arc<dyn Servers>, to: To, address: &str, timeout: Duration) -> Self {
         Node {
-            client,
-            criteria,
+            servers,
+            to,
             address: address.into(),
-            redactor,
             timeout,
         }
     }
@@ -44,19 +34,11 @@ impl Node {
         &self.address
     }
 
-    pub(super) fn told(&self, error: &mongodb::error::Error) -> SourceError {
-        SourceError::of_driver(error, &self.redactor)
-    }
-
     /// Runs a command whose reply is small.
     pub async fn command(&self, db: &str, command: Document) -> Result<Document, SourceError> {
-        let options = RunCommandOptions::builder()
-            .selection_criteria(self.criteria.clone())
-            .build();
-        let db = self.client.database(db);
-        let running = db.run_command(command).with_options(options);
+        let running = self.servers.command(&self.to, db, command);
         match tokio::time::timeout(self.timeout, running).await {
-            Ok(result) => result.map_err(|e| self.told(&e)),
+            Ok(result) => result,
             Err(_) => Err(self.silent()),
         }
     }
@@ -69,16 +51,10 @@ impl Node {
         command: RawDocumentBuf,
         wait: Option<Duration>,
     ) -> Result<Batches, SourceError> {
-        let criteria = self.criteria.clone();
-        let options = RunCursorCommandOptions::builder()
-            .selection_criteria(criteria)
-            .max_time(wait)
-            .build();
-        let db = self.client.database(db);
-        let running = db.run_raw_cursor_command(command).with_options(options).batch();
+        let running = self.servers.cursor(&self.to, db, command, wait);
         match tokio::time::timeout(self.timeout, running).await {
-            Ok(Ok(cursor)) => Ok(Batches::new(cursor, self.clone(), self.timeout)),
-            Ok(Err(error)) => Err(self.told(&error)),
+            Ok(Ok(replies)) => Ok(Batches::new(replies, self.clone(), self.timeout)),
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(self.silent()),
         }
     }

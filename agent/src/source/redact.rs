@@ -19,6 +19,10 @@ impl Redactor {
             }
             secrets.push(login.to_owned());
         }
+        for value in secret_options(uri) {
+            secrets.push(value.to_owned());
+            secrets.push(percent_decoded(value));
+        }
         secrets.push(uri.to_owned());
         // The longest first, or a part of a secret would be left standing.
         secrets.retain(|secret| !secret.is_empty());
@@ -41,6 +45,16 @@ fn login(uri: &str) -> Option<&str> {
     // A password with a bare slash is against the rules, but its owner deserves no leak for it.
     let at = rest[..hosts_end].rfind('@').or_else(|| rest.rfind('@'))?;
     Some(&rest[..at])
+}
+
+/// Values of options that hold secrets: passwords of key files, properties of an authentication mechanism.
+fn secret_options(uri: &str) -> impl Iterator<Item = &str> {
+    let options = uri.split_once('?').map_or("", |(_, options)| options);
+    options.split('&').filter_map(|option| {
+        let (name, value) = option.split_once('=')?;
+        let name = name.to_lowercase();
+        (name.contains("password") || name.contains("properties")).then_some(value)
+    })
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -74,6 +88,14 @@ mod tests {
         let told = format!("cannot use {uri}: login ann:p%40ss/word with p@ss/word was wrong");
         let clean = redactor.clean(&told);
         assert!(!clean.contains("p%40ss") && !clean.contains("p@ss"), "{clean}");
+    }
+
+    #[test]
+    fn secrets_among_the_options_are_hidden_too() {
+        let uri =
+            "mongodb://h/?tlsCertificateKeyFilePassword=s3%21&authMechanismProperties=AWS_SESSION_TOKEN:tok&ssl=true";
+        let clean = Redactor::of_uri(uri).clean("key file with s3! or s3%21 and AWS_SESSION_TOKEN:tok over ssl=true");
+        assert_eq!(clean, "key file with *** or *** and *** over ssl=true");
     }
 
     #[test]

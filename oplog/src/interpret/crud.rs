@@ -16,9 +16,12 @@ pub struct Rules {
     pub order: NameOrder,
     /// Whether an update of a missing document makes it.
     pub upsert: bool,
+    /// Whether documents fall out of capped collections unlogged: one that is inserted may still be there in the copy,
+    /// at a place it no longer has.
+    pub forgets_in_silence: bool,
 }
 
-/// Appends the one effect of the operation, whose fields are slices of `bytes`.
+/// Appends the effect of the operation, whose fields are slices of `bytes`.
 pub fn interpret(
     rules: &Rules,
     bytes: &Bytes,
@@ -29,6 +32,12 @@ pub fn interpret(
         return Err(EntryProblem::UnknownOperation);
     }
     let collection = operation.collection.ok_or(EntryProblem::NoUuid)?;
+    if operation.op == Op::Insert && rules.forgets_in_silence {
+        effects.push(Effect::Delete {
+            collection,
+            key: DocumentKey::of_document(operation.o)?,
+        });
+    }
     effects.push(match operation.op {
         Op::Insert => Effect::Put {
             collection,

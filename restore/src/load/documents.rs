@@ -40,7 +40,7 @@ impl Load<'_> {
         };
         let (documents, bytes) = self.copy(item, data, watermark, resumed).await?;
         self.count(&item.to_data(), documents).await?;
-        self.ledger.set(&item.to, Stage::Counted { documents, bytes }).await
+        self.ledger.advance(&item.to, Stage::Counted { documents, bytes }).await
     }
 
     /// Throws away what bears the claimed name and creates the collection.
@@ -62,7 +62,7 @@ impl Load<'_> {
             documents: 0,
             bytes: 0,
         };
-        self.ledger.set(&item.to, stage).await
+        self.ledger.advance(&item.to, stage).await
     }
 
     pub(super) async fn drop(&self, name: &Namespace) -> Result<(), LoadFault> {

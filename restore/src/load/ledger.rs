@@ -59,12 +59,6 @@ impl<'a> Ledger<'a> {
         self.lock().cursor.stage(to).cloned()
     }
 
-    /// Notes a stage that must be kept before anything else happens to the collection.
-    pub async fn set(&self, to: &Namespace, stage: Stage) -> Result<(), LoadFault> {
-        self.note_stage(to, stage);
-        self.keep().await
-    }
-
     /// Notes a stage that is kept soon: after an interruption some work is done again.
     pub async fn advance(&self, to: &Namespace, stage: Stage) -> Result<(), LoadFault> {
         self.note_stage(to, stage);

@@ -33,7 +33,7 @@ use crate::source::Source;
 
 pub use cursor::{Cursor, Stage};
 pub use fault::LoadFault;
-pub use target::{Target, redacted};
+pub use target::Target;
 
 use create::Making;
 use ledger::Ledger;
@@ -149,6 +149,8 @@ pub async fn load(
     load.prepare().await?;
     load.ledger.step(Step::Documents);
     load.each(|item, making| load.documents(item, making)).await?;
+    // From here on documents may expire: none may be counted or written again after an interruption.
+    load.ledger.keep().await?;
     load.ledger.step(Step::Indexes);
     load.each(|item, making| load.indexes(item, making)).await?;
     load.views().await?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
+use headwater_protocol::redact;
 use mongodb::Client;
 use mongodb::error::{Error, ErrorKind};
 use mongodb::options::ClientOptions;
@@ -53,19 +54,10 @@ pub(super) struct About {
     pub sharded: bool,
 }
 
-/// The connection string without user, password and options: what may be shown and logged.
-pub fn redacted(uri: &str) -> String {
-    let (scheme, rest) = uri.split_once("://").unwrap_or(("mongodb", uri));
-    let (rest, _) = rest.split_once('?').unwrap_or((rest, ""));
-    // A password may hold an @ that should have been escaped; hosts never do.
-    let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
-    format!("{scheme}://{}", hosts.trim_end_matches('/'))
-}
-
 impl Target {
     /// Reads the connection string; nothing is sent yet. `connections` is how many commands may run at once.
     pub async fn new(uri: &str, connections: u32) -> Result<Target, LoadFault> {
-        let shown = redacted(uri);
+        let shown = redact::uri(uri);
         // The driver's words may cite the string with its password.
         let invalid = |e: Error| LoadFault::Uri {
             detail: e.to_string().replace(uri, &shown),
@@ -223,22 +215,6 @@ fn passing_write_error(reply: &Document) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_shown_of_a_connection_string_holds_no_secret() {
-        for (uri, shown) in [
-            (
-                "mongodb://u:p@h1:27017,h2/db?replicaSet=r&authSource=x",
-                "mongodb://h1:27017,h2/db",
-            ),
-            ("mongodb://u:p@ss@h", "mongodb://h"),
-            ("mongodb+srv://u:p@cluster.example/", "mongodb+srv://cluster.example"),
-            ("h:1", "mongodb://h:1"),
-            ("mongodb://h/?tlsCertificateKeyFilePassword=x", "mongodb://h"),
-        ] {
-            assert_eq!(redacted(uri), shown);
-        }
-    }
 
     #[test]
     fn errors_within_an_answer_are_told_apart() {

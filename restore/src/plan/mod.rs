@@ -124,8 +124,11 @@ pub enum Reason {
     /// Outside every range.
     #[error("{0} lies outside of what can be restored")]
     Outside(Ts),
-    /// Entries of that second may still be missing.
-    #[error("the oplog stored does not reach the end of second {0}")]
+    /// A time of the clock outside every range, in milliseconds since 1970.
+    #[error("{0} ms since 1970 lies outside of what can be restored")]
+    OutsideClock(i64),
+    /// Entries of the second of this time, in milliseconds since 1970, may still come.
+    #[error("the oplog stored does not reach the end of second {}", .0.div_euclid(1000))]
     SecondNotOver(i64),
 }
 
@@ -224,7 +227,7 @@ fn at_wall_clock(
 ) -> Result<Plan, NotRestorable> {
     let Some(second) = Wanted::second(ms) else {
         let edge = if ms < 0 { Ts::ZERO } else { Ts::MAX };
-        return Err(refusal(Reason::Outside(edge), edge, bases, ranges));
+        return Err(refusal(Reason::OutsideClock(ms), edge, bases, ranges));
     };
     let end = Ts::new(second, u32::MAX);
     // The same question must have the same answer later: the second is over only once a later entry is stored.
@@ -241,13 +244,12 @@ fn at_wall_clock(
             return Ok(plan);
         }
     }
-    let unfinished = restorable(bases, ranges)
-        .iter()
-        .any(|r| r.from <= end && r.to.seconds() == second);
-    let reason = if unfinished {
-        Reason::SecondNotOver(i64::from(second))
+    let begun = restorable(bases, ranges).iter().any(|r| r.from <= end);
+    let later_stored = ranges.iter().any(|r| end < r.tip.ts);
+    let reason = if begun && !later_stored {
+        Reason::SecondNotOver(ms)
     } else {
-        Reason::Outside(end)
+        Reason::OutsideClock(ms)
     };
     Err(refusal(reason, end, bases, ranges))
 }

@@ -158,13 +158,18 @@ fn a_second_of_the_clock_means_its_last_entry_once_it_is_over() {
     );
     assert_eq!(
         wall(500, &[(2, at(500, 3))]).unwrap_err().reason,
-        Reason::SecondNotOver(500)
+        Reason::SecondNotOver(500_999)
     );
     let refused = wall(420, &[(1, at(300, 7)), (2, at(410, 1))]).unwrap_err();
     assert_eq!(
         (refused.before, refused.after),
         (Some(Ts::new(300, 7)), Some(Ts::new(450, 1)))
     );
+    assert_eq!(
+        wall(509, &[(2, at(500, 3))]).unwrap_err().reason,
+        Reason::SecondNotOver(509_999)
+    );
+    assert_eq!(refused.reason, Reason::OutsideClock(420_999));
     assert!(wall(-5, &[]).is_err());
     assert!(wall(i64::MAX / 2000, &[]).is_err());
 }

@@ -9,7 +9,9 @@
 //! A full pack is written by a task of its own, so that writing goes on beside compressing.
 
 mod cache;
+mod census;
 pub mod format;
+pub mod groom;
 mod open;
 mod state;
 mod table;
@@ -245,7 +247,7 @@ impl Blocks for PackStore {
         }
         let id = BlockId(*blake3::hash(&raw).as_bytes());
         let waiting = {
-            let state = self.inner.state();
+            let mut state = self.inner.state();
             if state.contains(&id) {
                 return Ok(id);
             }

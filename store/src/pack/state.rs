@@ -7,6 +7,7 @@ use bytes::Bytes;
 use headwater_model::BlockId;
 
 use super::PackStats;
+use super::census::Census;
 use super::format::Entry;
 use super::table::{Location, Table};
 
@@ -33,24 +34,34 @@ struct Closed {
 /// The state. Maps by block id are for lookup only; order comes from the vectors.
 #[derive(Default)]
 pub struct State {
-    table: Table,
-    packs: Vec<String>,
+    pub(super) table: Table,
+    pub(super) packs: Vec<String>,
     known: BTreeSet<String>,
     /// Packs whose index cannot be read.
     pub damaged: BTreeSet<String>,
-    pending: HashMap<BlockId, Bytes>,
+    pub(super) pending: HashMap<BlockId, Bytes>,
     open: Vec<BlockId>,
     open_bytes: usize,
     closed: BTreeMap<u64, Closed>,
     next_closed: u64,
     next_sequence: u64,
     figures: PackStats,
+    pub(super) census: Option<Census>,
 }
 
 impl State {
-    /// Whether the block is durable or pending.
-    pub fn contains(&self, id: &BlockId) -> bool {
-        self.pending.contains_key(id) || self.table.get(id).is_some()
+    /// Whether the block is durable or pending. Who asks may rely on it from now on: a running census counts it as alive.
+    pub fn contains(&mut self, id: &BlockId) -> bool {
+        if self.pending.contains_key(id) {
+            return true;
+        }
+        let Some(row) = self.table.number(id) else {
+            return false;
+        };
+        if let Some(census) = &mut self.census {
+            census.mark(row);
+        }
+        true
     }
 
     /// Where the block is.
@@ -64,6 +75,19 @@ impl State {
             key: self.packs[at.pack as usize].clone(),
             range,
         })
+    }
+
+    /// Takes a block that rests in a condemned pack into the open pack, to rest elsewhere.
+    pub(super) fn add_again(&mut self, id: BlockId, stored: Bytes) {
+        self.open_bytes += stored.len();
+        self.open.push(id);
+        self.pending.insert(id, stored);
+    }
+
+    /// A pack is gone: its key may be used again for another.
+    pub(super) fn forget(&mut self, key: &str) {
+        self.known.remove(key);
+        self.damaged.remove(key);
     }
 
     /// Takes a block into the open pack. Answers the number of the pack if it is closed now.
@@ -170,6 +194,8 @@ impl State {
             if self.table.insert(entry.id, location) {
                 self.figures.raw_bytes += u64::from(entry.raw);
                 self.figures.stored_bytes += u64::from(entry.stored);
+            } else {
+                self.move_from_condemned(&entry.id, location);
             }
         }
     }

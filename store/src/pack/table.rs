@@ -7,6 +7,8 @@ use headwater_model::BlockId;
 
 const CHUNK: usize = 4096;
 const EMPTY: u32 = u32::MAX;
+/// The pack number of a row whose block was unlinked.
+const UNLINKED: u32 = u32::MAX;
 
 /// Where a block rests: the number of its pack, its place within it, its length at rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,12 @@ pub struct Table {
     slots: Vec<u32>,
 }
 
+const UNLINKED_LOCATION: Location = Location {
+    pack: UNLINKED,
+    offset: 0,
+    stored: 0,
+};
+
 /// An id is a hash already: some of its bits are a fair place to begin looking.
 fn first_slot(id: &BlockId, slots: usize) -> usize {
     let hash = id.0.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b));
@@ -42,7 +50,7 @@ fn first_slot(id: &BlockId, slots: usize) -> usize {
 }
 
 impl Table {
-    /// How many blocks.
+    /// How many blocks were ever inserted.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -62,12 +70,38 @@ impl Table {
 
     /// Finds a block.
     pub fn get(&self, id: &BlockId) -> Option<Location> {
+        Some(self.row(self.number(id)?).location)
+    }
+
+    /// The number of the block's row, which it keeps. Rows are numbered from 0 to [`Table::rows`].
+    pub fn number(&self, id: &BlockId) -> Option<u32> {
         if self.slots.is_empty() {
             return None;
         }
-        match self.slots[self.slot(id)] {
-            EMPTY => None,
-            number => Some(self.row(number).location),
+        let number = self.slots[self.slot(id)];
+        (number != EMPTY && self.row(number).location.pack != UNLINKED).then_some(number)
+    }
+
+    /// How many rows there are, those of unlinked blocks included.
+    pub fn rows(&self) -> u32 {
+        self.len as u32
+    }
+
+    /// The block of a row and where it rests; `None` if it was unlinked.
+    pub fn at(&self, number: u32) -> Option<(BlockId, Location)> {
+        let Row { id, location } = *self.row(number);
+        (location.pack != UNLINKED).then_some((id, location))
+    }
+
+    /// Forgets where the block of a row rests: it counts as absent until it is inserted again.
+    pub fn unlink(&mut self, number: u32) {
+        self.place(number, UNLINKED_LOCATION);
+    }
+
+    /// Says where the block of a row rests from now on.
+    pub fn place(&mut self, number: u32, location: Location) {
+        if let Some(chunk) = self.chunks.get_mut(number as usize / CHUNK) {
+            chunk[number as usize % CHUNK].location = location;
         }
     }
 
@@ -78,7 +112,12 @@ impl Table {
         }
         let slot = self.slot(&id);
         if self.slots[slot] != EMPTY {
-            return false;
+            let number = self.slots[slot];
+            let unlinked = self.row(number).location.pack == UNLINKED;
+            if unlinked {
+                self.place(number, location);
+            }
+            return unlinked;
         }
         self.slots[slot] = self.len as u32;
         if self.len.is_multiple_of(CHUNK) {
@@ -135,6 +174,23 @@ mod tests {
         }
         assert_eq!(table.get(&id(20_000)), None);
         assert_eq!(table.len(), 20_000);
+    }
+
+    #[test]
+    fn an_unlinked_block_is_absent_until_it_comes_again() {
+        let mut table = Table::default();
+        table.insert(id(1), location(1));
+        table.insert(id(2), location(2));
+        let row = table.number(&id(1)).unwrap();
+        table.unlink(row);
+        assert_eq!((table.get(&id(1)), table.at(row)), (None, None));
+        assert_eq!(table.get(&id(2)), Some(location(2)));
+        assert!(table.insert(id(1), location(7)));
+        assert_eq!(
+            (table.get(&id(1)), table.number(&id(1))),
+            (Some(location(7)), Some(row))
+        );
+        assert_eq!(table.rows(), 2);
     }
 
     #[test]

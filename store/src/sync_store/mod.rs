@@ -40,8 +40,19 @@ pub struct SliceRef {
     pub part: u32,
     /// Its number within the part.
     pub number: u32,
-    /// Its length at rest.
-    pub size: u64,
+}
+
+/// How much of one part has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// The collection.
+    pub collection: CollectionUuid,
+    /// The part.
+    pub part: u32,
+    /// Slices, from number 0 without a gap.
+    pub slices: u32,
+    /// Whether there will be no more.
+    pub done: bool,
 }
 
 #[derive(Clone)]
@@ -157,6 +168,18 @@ impl SyncStore {
         Ok(state.parts.iter().map(progress).collect())
     }
 
+    /// What has arrived, without where the scan of each part goes on.
+    pub fn arrived(&self) -> Vec<Arrived> {
+        let state = self.state();
+        let arrived = |(&(collection, part), held): (&(CollectionUuid, u32), &Part)| Arrived {
+            collection,
+            part,
+            slices: held.sizes.len() as u32,
+            done: held.done,
+        };
+        state.parts.iter().map(arrived).collect()
+    }
+
     /// Marks the end of the scan. Every part must be complete, unless its collection was dropped meanwhile. The first
     /// end holds: asked again, even with a later stop, it answers that one.
     pub async fn end(&self, end: SyncEnd) -> Result<SyncEnd, SliceError> {
@@ -197,22 +220,6 @@ impl SyncStore {
     /// The end of the scan, once marked.
     pub async fn ended(&self) -> Result<Option<SyncEnd>, StoreError> {
         Ok(self.state().ended.clone())
-    }
-
-    /// The slices of a collection, by part and number.
-    pub async fn slices_of(&self, collection: CollectionUuid) -> Result<Vec<SliceRef>, StoreError> {
-        let state = self.state();
-        let mut slices = Vec::new();
-        for (&(collection, part), held) in state.parts.range((collection, 0)..=(collection, u32::MAX)) {
-            let numbered = (0_u32..).zip(&held.sizes);
-            slices.extend(numbered.map(|(number, &size)| SliceRef {
-                collection,
-                part,
-                number,
-                size,
-            }));
-        }
-        Ok(slices)
     }
 
     /// Bytes at rest of all slices.

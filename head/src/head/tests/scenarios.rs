@@ -446,3 +446,50 @@ fn every_job_and_every_reading_may_move_between_threads() {
     let image = fixture.image();
     may_move(Head::open(blocks, image));
 }
+
+#[test]
+fn what_falls_out_of_a_capped_collection_unlogged_falls_out_of_the_copy_too() {
+    let mut fixture = Fixture::new();
+    fixture.head = Head::new(
+        fixture.blocks(),
+        "4.4.2",
+        Begin {
+            tail_after: at(1),
+            begin_applying: at(1),
+        },
+    )
+    .unwrap();
+    fixture.clock = 1;
+    fixture.apply(
+        "c",
+        Some(1),
+        doc! { "create": "c", "capped": true, "size": 4096, "max": 3 },
+        doc! {},
+    );
+    for id in [1, 2, 3, 4] {
+        fixture.insert(id, "a");
+    }
+    // It fell out without a word, and comes again as the newest.
+    fixture.insert(1, "b");
+    block_on(fixture.head.trim_capped(1000)).unwrap();
+    fixture.spill();
+    assert!(fixture.get(2).is_some(), "within the slack nothing is done");
+    block_on(fixture.head.trim_capped(0)).unwrap();
+    let left = [1, 2, 3, 4].map(|id| fixture.get(id).is_some());
+    assert_eq!(left, [true, false, true, true]);
+    fixture.insert(5, "c");
+    block_on(fixture.head.trim_capped(0)).unwrap();
+    assert_eq!(
+        [1, 3, 4, 5].map(|id| fixture.get(id).is_some()),
+        [true, false, true, true]
+    );
+    let mut scan = fixture.head.scan(uuid(1), None).unwrap();
+    let mut in_order: Vec<_> = block_on(scan.next_batch())
+        .unwrap()
+        .into_iter()
+        .map(|(key, _, place)| (place, key))
+        .collect();
+    in_order.sort();
+    let keys: Vec<_> = in_order.into_iter().map(|(_, key)| key).collect();
+    assert_eq!(keys, [key_of(4), key_of(1), key_of(5)]);
+}

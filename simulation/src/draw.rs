@@ -1,0 +1,180 @@
+//! Everything a world is made of, drawn from its seed before it begins.
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::disk::DiskDraw;
+use crate::mongo::set::MongoDraw;
+use crate::mongo::workload::WorkloadDraw;
+use crate::network::NetworkDraw;
+use crate::process::Schedule;
+use crate::store::StoreDraw;
+
+/// How wild the worlds are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Every kind of fault is on or off by a coin of its own, so that rare mixtures come up.
+    Swarm,
+    /// Nothing fails.
+    Lite,
+}
+
+/// How often things happen: the mean number of seconds between two of them; `None` for never.
+#[derive(Clone, Copy, Debug)]
+pub struct Chaos {
+    /// A daemon is killed and started again.
+    pub kill_daemon: Option<u64>,
+    /// All power is cut: every daemon and agent at once.
+    pub kill_all: Option<u64>,
+    /// An agent is killed and started again.
+    pub kill_agent: Option<u64>,
+    /// A process stands still for a while.
+    pub pause: Option<u64>,
+    /// A link is cut, one way or both.
+    pub partition: Option<u64>,
+    /// The store does not answer for a while.
+    pub outage: Option<u64>,
+    /// The store is full for a while.
+    pub full: Option<u64>,
+    /// A clock is set.
+    pub clock: Option<u64>,
+    /// The source elects.
+    pub election: Option<u64>,
+    /// A member of the source is restarted.
+    pub member: Option<u64>,
+    /// A member of the source lags.
+    pub lag: Option<u64>,
+    /// The source's oplog loses its oldest part.
+    pub truncate: Option<u64>,
+    /// A user takes or deletes a snapshot, restores, looks.
+    pub user: Option<u64>,
+    /// A user begins a new first copy, or stops and restarts a deployment.
+    pub resync: Option<u64>,
+}
+
+/// A world before it begins.
+#[derive(Clone, Debug)]
+pub struct Draw {
+    /// The seed all of it comes from.
+    pub seed: u64,
+    /// How wild.
+    pub mode: Mode,
+    /// How many daemons.
+    pub daemons: usize,
+    /// How many agents.
+    pub agents: usize,
+    /// Virtual seconds with faults.
+    pub safety_s: u64,
+    /// The source.
+    pub mongo: MongoDraw,
+    /// What users do to it.
+    pub workload: WorkloadDraw,
+    /// The network.
+    pub network: NetworkDraw,
+    /// The backing store.
+    pub store: StoreDraw,
+    /// The daemons' own disks.
+    pub disk: DiskDraw,
+    /// The scheduling of tasks.
+    pub schedule: Schedule,
+    /// How far clocks are off at first, in milliseconds either way, and what they gain in a million.
+    pub clock: (i64, i64),
+    /// Bytes of changes a head holds in memory.
+    pub memtable_bytes: usize,
+    /// Seconds between waypoints.
+    pub waypoint_seconds: u64,
+    /// Seconds between scheduled snapshots.
+    pub snapshot_interval_s: u64,
+    /// How long an agent waits for an answer, in milliseconds.
+    pub patience_ms: u64,
+    /// What befalls it.
+    pub chaos: Chaos,
+}
+
+impl Draw {
+    /// Draws a world.
+    pub fn of(seed: u64, mode: Mode) -> Draw {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x6865_6164_7761_7465);
+        let rng = &mut rng;
+        let wild = mode == Mode::Swarm;
+        let version = ["6.0.5", "6.0.5", "5.0.4", "4.4.2"][rng.gen_range(0..4)];
+        let mut draw = Draw {
+            seed,
+            mode,
+            daemons: [1, 1, 3][rng.gen_range(0..3)],
+            agents: if rng.gen_bool(0.2) { 2 } else { 1 },
+            safety_s: rng.gen_range(40..160),
+            mongo: MongoDraw {
+                members: [1, 1, 2, 3, 3, 5][rng.gen_range(0..6)],
+                version,
+                latency_ms: rng.gen_range(1..15),
+                lag_ms: rng.gen_range(50..2000),
+                batch: rng.gen_range(4..60),
+            },
+            workload: WorkloadDraw {
+                documents: rng.gen_range(0..300),
+                collections: rng.gen_range(1..8),
+                rate: rng.gen_range(1..30),
+                text: [20, 200, 3000][rng.gen_range(0..3)],
+                ddl: rng.gen_range(0..12),
+                transactions: rng.gen_range(0..20),
+            },
+            network: NetworkDraw {
+                delay_ms: rng.gen_range(1..20),
+                slow: some(rng, wild, 1..60),
+                lost: some(rng, wild, 1..120),
+                twice: some(rng, wild, 1..100),
+            },
+            store: StoreDraw {
+                latency_ms: rng.gen_range(1..20),
+                slow: some(rng, wild, 1..30),
+                before: some(rng, wild, 1..40),
+                after: some(rng, wild, 1..40),
+            },
+            disk: DiskDraw {
+                flush_ms: rng.gen_range(1..15),
+                slow: some(rng, wild, 1..20),
+                eio: some(rng, wild, 1..60),
+            },
+            schedule: Schedule {
+                put_off: some(rng, wild, 1..80),
+                blocking_ms: rng.gen_range(0..40),
+            },
+            clock: (0, 0),
+            memtable_bytes: [2_000, 20_000, 400_000][rng.gen_range(0..3)],
+            waypoint_seconds: rng.gen_range(2..40),
+            snapshot_interval_s: rng.gen_range(60..200),
+            patience_ms: rng.gen_range(1500..20_000),
+            chaos: Chaos {
+                kill_daemon: every(rng, wild, 4..60),
+                kill_all: every(rng, wild, 20..120),
+                kill_agent: every(rng, wild, 4..60),
+                pause: every(rng, wild, 8..60),
+                partition: every(rng, wild, 5..60),
+                outage: every(rng, wild, 15..80),
+                full: every(rng, wild, 20..80),
+                clock: every(rng, wild, 10..60),
+                election: every(rng, wild, 5..60),
+                member: every(rng, wild, 5..60),
+                lag: every(rng, wild, 5..40),
+                truncate: every(rng, wild, 10..60),
+                user: Some(rng.gen_range(4..30)),
+                resync: every(rng, wild, 40..200),
+            },
+        };
+        if wild && rng.gen_bool(0.5) {
+            draw.clock = (rng.gen_range(0..7_200_000), rng.gen_range(0..500));
+        }
+        draw
+    }
+}
+
+fn some(rng: &mut StdRng, wild: bool, range: std::ops::Range<u32>) -> u32 {
+    let value = rng.gen_range(range);
+    if wild && rng.gen_bool(0.5) { value } else { 0 }
+}
+
+fn every(rng: &mut StdRng, wild: bool, range: std::ops::Range<u64>) -> Option<u64> {
+    let value = rng.gen_range(range);
+    (wild && rng.gen_bool(0.5)).then_some(value)
+}

@@ -1,0 +1,300 @@
+//! The agent's way to a replica set: in place of the driver.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use headwater_agent::source::connect::Reply;
+use headwater_agent::source::{Connect, Replies, Servers, SourceError, To};
+use headwater_model::{CollectionUuid, Ts};
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore, SeedableRng};
+
+use super::history::Count;
+use super::server::{Refused, collection, reply};
+use super::set::{Mongo, Shared, lock};
+use crate::planted::{self, Bug};
+use crate::process::Life;
+
+/// The replica sets of a world, as one process reaches them.
+pub struct Sources {
+    /// By the connection string.
+    pub sets: BTreeMap<String, Shared>,
+    /// The process.
+    pub life: Life,
+    /// For the time commands take.
+    pub rng: Mutex<StdRng>,
+}
+
+struct Deployment {
+    set: Shared,
+    life: Life,
+    rng: Arc<Mutex<StdRng>>,
+}
+
+#[async_trait]
+impl Connect for Sources {
+    async fn connect(&self, uri: &str) -> Result<Arc<dyn Servers>, SourceError> {
+        let set = self
+            .sets
+            .get(uri)
+            .ok_or_else(|| SourceError::Uri(format!("nothing at {uri}")))?;
+        let seed = self.rng.lock().unwrap_or_else(PoisonError::into_inner).next_u64();
+        Ok(Arc::new(Deployment {
+            set: set.clone(),
+            life: self.life.clone(),
+            rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
+        }))
+    }
+}
+
+fn of_server(refused: Refused) -> SourceError {
+    SourceError::Server {
+        code: refused.code.0,
+        name: refused.code.1.to_owned(),
+        words: refused.words,
+    }
+}
+
+impl Deployment {
+    /// The time one message takes; a dead process hears nothing.
+    async fn travel(&self) {
+        let most = lock(&self.set).draw.latency_ms;
+        let ms = self
+            .rng
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .gen_range(0..=most);
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        if !self.life.is_alive() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn choose(&self, to: &To) -> Result<usize, SourceError> {
+        let mongo = lock(&self.set);
+        let up = |at: &usize| mongo.is_up(*at);
+        let secondary = (0..mongo.members.len()).filter(|at| *at != mongo.primary).find(up);
+        let chosen = match to {
+            To::Primary => Some(mongo.primary).filter(up),
+            To::Secondary | To::Only => secondary.or(Some(mongo.primary).filter(up)),
+            To::Member(address) => mongo
+                .members
+                .iter()
+                .position(|member| member.address == *address)
+                .filter(up),
+        };
+        chosen.ok_or_else(|| SourceError::Lost(format!("no server for {to:?}")))
+    }
+}
+
+#[async_trait]
+impl Servers for Deployment {
+    fn is_direct(&self) -> bool {
+        false
+    }
+
+    async fn command(&self, to: &To, db: &str, command: Document) -> Result<Document, SourceError> {
+        self.travel().await;
+        let at = self.choose(to)?;
+        let answer = lock(&self.set).answer(at, db, &command);
+        self.travel().await;
+        answer.map_err(of_server)
+    }
+
+    async fn cursor(
+        &self,
+        to: &To,
+        db: &str,
+        command: RawDocumentBuf,
+        wait: Option<Duration>,
+    ) -> Result<Box<dyn Replies>, SourceError> {
+        self.travel().await;
+        let at = self.choose(to)?;
+        let command = Document::try_from(&command).map_err(|e| SourceError::Answer(e.to_string()))?;
+        let mongo = lock(&self.set);
+        let kind = match (command.get_bool("tailable"), command.get("find")) {
+            (Ok(true), _) => {
+                let from = command
+                    .get_document("filter")
+                    .and_then(|f| f.get_document("ts")?.get_timestamp("$gte"));
+                let from = from.map_or(Ts::ZERO, Ts::from);
+                let first = mongo
+                    .history
+                    .count_at(Ts(from.0.saturating_sub(1)))
+                    .max(mongo.history.truncated);
+                Kind::Tail { sent: first, wait }
+            }
+            (_, Some(Bson::Binary(_))) if !command.contains_key("filter") => scan(&mongo, at, &command)?,
+            _ => Kind::Once(Some(mongo.answer(at, db, &command).map_err(of_server)?)),
+        };
+        let boot = mongo.members[at].boot;
+        drop(mongo);
+        Ok(Box::new(Cursor {
+            deployment: Deployment {
+                set: self.set.clone(),
+                life: self.life.clone(),
+                rng: self.rng.clone(),
+            },
+            at,
+            boot,
+            command,
+            kind,
+        }))
+    }
+}
+
+fn scan(mongo: &Mongo, at: usize, command: &Document) -> Result<Kind, SourceError> {
+    let uuid = collection(command.get("find")).unwrap_or(CollectionUuid([0; 16]));
+    let view = mongo.view(at, command);
+    let gone = |code, name, words: &str| {
+        of_server(Refused {
+            code: (code, name),
+            words: words.to_owned(),
+        })
+    };
+    if mongo.history.meta(uuid, view).is_none() {
+        return Err(gone(26, "NamespaceNotFound", "no such collection"));
+    }
+    let after = match command.get_document("$_resumeAfter") {
+        Ok(token) => token.get_i64("$recordId").unwrap_or(0),
+        Err(_) => 0,
+    };
+    if after > 0 && mongo.history.document(uuid, after, view).is_none() {
+        return Err(gone(211, "KeyNotFound", "the resume token's record is gone"));
+    }
+    Ok(Kind::Scan {
+        uuid,
+        after,
+        ended: false,
+    })
+}
+
+enum Kind {
+    /// The whole answer.
+    Once(Option<Document>),
+    /// A tailing cursor: the newest count it sent.
+    Tail { sent: Count, wait: Option<Duration> },
+    /// A scan in natural order: the newest record it sent.
+    Scan {
+        uuid: CollectionUuid,
+        after: i64,
+        ended: bool,
+    },
+}
+
+struct Cursor {
+    deployment: Deployment,
+    at: usize,
+    boot: u64,
+    command: Document,
+    kind: Kind,
+}
+
+/// How often a cursor that waits for data looks for some.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+#[async_trait]
+impl Replies for Cursor {
+    async fn next(&mut self) -> Option<Result<Reply, SourceError>> {
+        self.deployment.travel().await;
+        let began = tokio::time::Instant::now();
+        loop {
+            match self.step() {
+                Ok(Some(Some(reply))) => return Some(Ok(Reply::Made(reply))),
+                Ok(Some(None)) => return None,
+                Err(error) => return Some(Err(error)),
+                Ok(None) => {}
+            }
+            if let Kind::Tail { wait, .. } = &self.kind
+                && began.elapsed() >= wait.unwrap_or_default()
+            {
+                return Some(Ok(Reply::Made(reply(Vec::new(), None))));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+impl Cursor {
+    /// `None`: nothing yet. `Some(None)`: the end.
+    fn step(&mut self) -> Result<Option<Option<RawDocumentBuf>>, SourceError> {
+        let mongo = lock(&self.deployment.set);
+        if !mongo.is_up(self.at) || mongo.members[self.at].boot != self.boot {
+            return Err(SourceError::Lost(format!("the connection to m{} broke", self.at)));
+        }
+        let view = mongo.view(self.at, &self.command);
+        let most = mongo.draw.batch;
+        match &mut self.kind {
+            Kind::Once(answer) => Ok(Some(
+                answer.take().and_then(|answer| RawDocumentBuf::try_from(&answer).ok()),
+            )),
+            Kind::Tail { sent, .. } => {
+                if *sent < mongo.history.truncated {
+                    return Err(of_server(Refused {
+                        code: (136, "CappedPositionLost"),
+                        words: "the oplog was truncated under the cursor".to_owned(),
+                    }));
+                }
+                if view <= *sent {
+                    return Ok(None);
+                }
+                let upto = view.min(*sent + most);
+                let entries = (*sent + 1..=upto).filter_map(|count| mongo.history.entry(count));
+                let mut entries: Vec<RawDocumentBuf> = entries.map(|entry| entry.bytes.clone()).collect();
+                if entries.len() > 3 && planted::strikes(Bug::TailSkipsEntry, 5) {
+                    entries.remove(1);
+                }
+                if planted::strikes(Bug::TailAltersEntry, 7) {
+                    alter(&mut entries);
+                }
+                *sent = upto;
+                Ok(Some(Some(reply(entries, None))))
+            }
+            Kind::Scan { ended: true, .. } => Ok(Some(None)),
+            Kind::Scan { uuid, after, ended } => {
+                if mongo.history.meta(*uuid, view).is_none() {
+                    return Err(of_server(Refused {
+                        code: (175, "QueryPlanKilled"),
+                        words: "the collection was dropped".to_owned(),
+                    }));
+                }
+                let view = if planted::is(Bug::ScanReadsStale) {
+                    view / 2
+                } else {
+                    view
+                };
+                let mut found: Vec<(i64, &Document)> =
+                    mongo.history.documents(*uuid, view, *after).take(most).collect();
+                *ended = found.len() < most;
+                *after = found.last().map_or(*after, |(record, _)| *record);
+                if found.len() > 2 && planted::is(Bug::ScanSkipsDocument) {
+                    found.remove(1);
+                }
+                let documents = found.iter().filter_map(|(_, d)| RawDocumentBuf::try_from(*d).ok());
+                let token = (*after > 0).then(|| doc! { "$recordId": *after });
+                Ok(Some(Some(reply(documents.collect(), token))))
+            }
+        }
+    }
+}
+
+/// Changes one inserted document on its way.
+fn alter(entries: &mut [RawDocumentBuf]) {
+    for entry in entries {
+        let Ok(mut document) = Document::try_from(&*entry) else {
+            continue;
+        };
+        if document.get_str("op").is_ok_and(|op| op == "i")
+            && let Ok(o) = document.get_document_mut("o")
+        {
+            o.insert("a", "altered");
+            if let Ok(altered) = RawDocumentBuf::try_from(&document) {
+                *entry = altered;
+                return;
+            }
+        }
+    }
+}

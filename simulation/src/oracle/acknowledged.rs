@@ -1,0 +1,90 @@
+//! Acknowledged means durable, and stays so.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use headwater_model::{Incarnation, Optime};
+use headwater_protocol::agent::OplogAck;
+use headwater_protocol::frame::{Frame, FrameKind};
+use headwater_protocol::slices::OplogSliceHeader;
+
+use super::chain::Stored;
+use crate::store::Store;
+
+/// A promise that was not kept.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Lost {
+    /// Acknowledged, and not in the store at that moment.
+    #[error("acknowledged means durable: the {what} was acknowledged and lies nowhere in the store")]
+    NotDurable {
+        /// Which slice.
+        what: String,
+    },
+    /// Acknowledged, and later gone.
+    #[error(
+        "acknowledged survives: incarnation {incarnation} was acknowledged up to {acknowledged}, stored up to {stored:?}"
+    )]
+    Gone {
+        /// Which history.
+        incarnation: Incarnation,
+        /// What agents were told.
+        acknowledged: Optime,
+        /// What is there.
+        stored: Option<Optime>,
+    },
+}
+
+/// What agents were told.
+#[derive(Debug, Default)]
+pub struct Acknowledged {
+    tips: BTreeMap<Incarnation, Optime>,
+}
+
+impl Acknowledged {
+    /// An oplog slice is about to be acknowledged.
+    pub fn oplog(&mut self, store: &Store, bytes: &Bytes, ack: &OplogAck) -> Result<(), Lost> {
+        let frame = Frame::open(FrameKind::OplogSlice, bytes.clone()).ok();
+        let header = frame.and_then(|frame| frame.header::<OplogSliceHeader>().ok());
+        let Some(header) = header else {
+            return Err(Lost::NotDurable {
+                what: "oplog slice that cannot be read".to_owned(),
+            });
+        };
+        if !store.holds(bytes) {
+            return Err(Lost::NotDurable {
+                what: format!("oplog slice from {} to {}", header.first, header.last),
+            });
+        }
+        let tip = self.tips.entry(header.incarnation).or_insert(Optime::ZERO);
+        *tip = (*tip).max(header.last).max(ack.tip);
+        Ok(())
+    }
+
+    /// A sync slice is about to be acknowledged.
+    pub fn sync(&mut self, store: &Store, bytes: &Bytes) -> Result<(), Lost> {
+        match store.holds(bytes) {
+            true => Ok(()),
+            false => Err(Lost::NotDurable {
+                what: "sync slice".to_owned(),
+            }),
+        }
+    }
+
+    /// Whether all of it is stored.
+    pub fn within(&self, stored: &[Stored]) -> Result<(), Lost> {
+        for (incarnation, acknowledged) in &self.tips {
+            let found = stored
+                .iter()
+                .find(|stored| stored.incarnation == *incarnation)
+                .map(|stored| stored.tip);
+            if found.is_none_or(|tip| tip < *acknowledged) {
+                return Err(Lost::Gone {
+                    incarnation: *incarnation,
+                    acknowledged: *acknowledged,
+                    stored: found,
+                });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,222 @@
+//! The oracles: what must hold, whatever happens. One file each, with a typed violation.
+//!
+//! They are told of promises when these leave a process, look at what lies in the store with nobody in between, and hold
+//! it against the model of the source. They share no code with what they judge, save for reading formats at rest.
+
+pub mod acknowledged;
+pub mod applied;
+pub mod catalog;
+pub mod chain;
+pub mod raft;
+pub mod restored;
+pub mod window;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use headwater_cluster::State;
+use headwater_protocol::admin::Status;
+use headwater_protocol::agent::OplogAck;
+
+use crate::mongo::Shared;
+use crate::store::Store;
+use crate::trace;
+
+/// An invariant, by its name and the reason it must hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Invariant {
+    /// As violations name it.
+    pub name: &'static str,
+    /// What users would lose.
+    pub reason: &'static str,
+}
+
+/// Every invariant that is watched.
+pub const INDEX: [Invariant; 14] = [
+    Invariant {
+        name: "acknowledged means durable",
+        reason: "the agent forgets what was acknowledged; the source may have dropped it from its oplog",
+    },
+    Invariant {
+        name: "acknowledged survives",
+        reason: "no crash, restart or error may lose what was promised",
+    },
+    Invariant {
+        name: "the chain has no hole",
+        reason: "a missing entry makes every later instant wrong, silently",
+    },
+    Invariant {
+        name: "stored entries are the source's",
+        reason: "an entry that was rolled back or altered restores data that never was",
+    },
+    Invariant {
+        name: "the tip never goes back",
+        reason: "a tip that goes back has forgotten what was acknowledged",
+    },
+    Invariant {
+        name: "the head never leads the tip",
+        reason: "a head may show only what can be replayed",
+    },
+    Invariant {
+        name: "the catalog is monotone",
+        reason: "epochs fence writers and incarnations name histories only if neither ever goes back",
+    },
+    Invariant {
+        name: "a snapshot is whole or absent",
+        reason: "a snapshot that is listed and cannot be read is found out in the night it is needed",
+    },
+    Invariant {
+        name: "offered means restorable",
+        reason: "the timeline is a promise",
+    },
+    Invariant {
+        name: "a restore equals the source",
+        reason: "it is what a backup is for",
+    },
+    Invariant {
+        name: "one writer per epoch",
+        reason: "an owner that was replaced and does not know it must not be able to change anything",
+    },
+    Invariant {
+        name: "one log",
+        reason: "members that hold different entries under one index have different states, and each believes its own",
+    },
+    Invariant {
+        name: "everything converges",
+        reason: "when faults end the backup must catch up without help",
+    },
+    Invariant {
+        name: "nothing panics",
+        reason: "a panic is a state nobody thought of; that a child is built anew does not make it right",
+    },
+];
+
+/// Something that must never be.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Violation {
+    /// See [`acknowledged`].
+    #[error(transparent)]
+    Acknowledged(#[from] acknowledged::Lost),
+    /// See [`chain`].
+    #[error(transparent)]
+    Chain(#[from] chain::Broken),
+    /// See [`applied`].
+    #[error(transparent)]
+    Applied(#[from] applied::Astray),
+    /// See [`catalog`].
+    #[error(transparent)]
+    Catalog(#[from] catalog::Backwards),
+    /// See [`raft`].
+    #[error(transparent)]
+    Raft(#[from] raft::Apart),
+    /// See [`window`].
+    #[error(transparent)]
+    Window(#[from] window::Unkept),
+    /// See [`restored`].
+    #[error(transparent)]
+    Restored(#[from] restored::Differs),
+    /// Two processes wrote blocks under one epoch.
+    #[error("one writer per epoch: two processes wrote under {0}")]
+    SharedEpoch(String),
+    /// The world does not come to rest.
+    #[error("everything converges: after {0} s without faults {1}")]
+    Stuck(u64, String),
+    /// A panic.
+    #[error("nothing panics: {0}")]
+    Panic(String),
+}
+
+/// All oracles of a world. Clones are the same ones.
+#[derive(Clone)]
+pub struct Oracle {
+    inner: Rc<RefCell<Inner>>,
+    store: Store,
+    source: Shared,
+}
+
+struct Inner {
+    acknowledged: acknowledged::Acknowledged,
+    applied: applied::Applied,
+    catalog: catalog::Catalog,
+    violation: Option<Violation>,
+}
+
+impl Oracle {
+    /// Oracles for a world with this store and this source.
+    pub fn new(store: Store, source: Shared) -> Oracle {
+        Oracle {
+            inner: Rc::new(RefCell::new(Inner {
+                acknowledged: acknowledged::Acknowledged::default(),
+                applied: applied::Applied::default(),
+                catalog: catalog::Catalog::default(),
+                violation: None,
+            })),
+            store,
+            source,
+        }
+    }
+
+    /// Keeps the first violation.
+    pub fn report(&self, violation: impl Into<Violation>) {
+        let violation = violation.into();
+        trace::line(&format!("VIOLATION {violation}"));
+        let mut inner = self.inner.borrow_mut();
+        if inner.violation.is_none() {
+            inner.violation = Some(violation);
+        }
+    }
+
+    /// What was found so far.
+    pub fn violation(&self) -> Option<Violation> {
+        let shared = self.store.shared_epoch().map(Violation::SharedEpoch);
+        self.inner.borrow().violation.clone().or(shared)
+    }
+
+    /// The store, without troubles.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The source.
+    pub fn source(&self) -> &Shared {
+        &self.source
+    }
+
+    fn judge<V: Into<Violation>>(&self, judge: impl FnOnce(&mut Inner, &Store) -> Result<(), V>) {
+        let judged = judge(&mut self.inner.borrow_mut(), &self.store);
+        if let Err(violation) = judged {
+            self.report(violation);
+        }
+    }
+
+    /// A daemon is about to acknowledge an oplog slice.
+    pub fn oplog_slice_acknowledged(&self, frame: &Bytes, ack: &OplogAck) {
+        self.judge(|inner, store| inner.acknowledged.oplog(store, frame, ack));
+    }
+
+    /// A daemon is about to acknowledge a sync slice.
+    pub fn sync_slice_acknowledged(&self, frame: &Bytes) {
+        self.judge(|inner, store| inner.acknowledged.sync(store, frame));
+    }
+
+    /// A process of a daemon, one of `several`, says how it fares.
+    pub fn status(&self, process: u64, several: bool, status: &Status) {
+        self.judge(|inner, _| inner.applied.status(process, several, status));
+    }
+
+    /// The control state of a daemon is this now.
+    pub fn state(&self, daemon: u64, state: &State) {
+        self.judge(|inner, store| inner.catalog.state(daemon, state, store));
+    }
+
+    /// A user asked for this snapshot, or a deployment, to go.
+    pub fn may_vanish(&self, snapshot: &headwater_model::SnapshotId) {
+        self.inner.borrow_mut().catalog.may_vanish(snapshot.clone());
+    }
+
+    /// Whether every acknowledged slice lies within what is stored of its incarnation.
+    pub fn acknowledged_within(&self, stored: &[chain::Stored]) -> Result<(), Violation> {
+        Ok(self.inner.borrow().acknowledged.within(stored)?)
+    }
+}

@@ -1,0 +1,77 @@
+//! What users ask of a daemon, carried out at its front door.
+
+use bytes::Bytes;
+use headwater_actors::Backup;
+use headwater_model::{DeploymentName, SnapshotId};
+use headwater_protocol::admin::{AddDeployment, At, Destination, RestoreRequest};
+use headwater_protocol::agent::Refusal;
+use serde::Serialize;
+
+use crate::network::Answer;
+
+/// A wish.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    /// Protects a deployment.
+    Add(AddDeployment),
+    /// Looks.
+    Status,
+    /// What can be restored.
+    Timeline(DeploymentName),
+    /// Takes a snapshot.
+    Snapshot(DeploymentName),
+    /// Forgets one.
+    DeleteSnapshot(DeploymentName, SnapshotId),
+    /// Begins a new first copy.
+    Resync(DeploymentName),
+    /// Stops streaming, or streams again.
+    Active(DeploymentName, bool),
+    /// Restores into an archive; the answer's body is the archive.
+    Restore(DeploymentName, At),
+}
+
+/// Carries a wish out.
+pub async fn grant(backup: &Backup, wish: Wish) -> Answer {
+    match wish {
+        Wish::Add(request) => json(backup.add_deployment(request).await),
+        Wish::Status => json(backup.status().await),
+        Wish::Timeline(name) => json(backup.timeline(&name).await),
+        Wish::Snapshot(name) => json(backup.take_snapshot(&name).await),
+        Wish::DeleteSnapshot(name, id) => json(backup.delete_snapshot(&name, &id).await),
+        Wish::Resync(name) => json(backup.resync_deployment(&name).await),
+        Wish::Active(name, true) => json(backup.restart_deployment(&name).await),
+        Wish::Active(name, false) => json(backup.stop_deployment(&name).await),
+        Wish::Restore(name, at) => match archive(backup, &name, at).await {
+            Ok(bytes) => (200, bytes),
+            Err(refusal) => json::<()>(Err(refusal)),
+        },
+    }
+}
+
+async fn archive(backup: &Backup, name: &DeploymentName, at: At) -> Result<Bytes, Refusal> {
+    let request = RestoreRequest {
+        at,
+        to: Destination::Archive,
+        replica_set: None,
+        include: Vec::new(),
+        rename: Vec::new(),
+        with_users: false,
+        drop: false,
+    };
+    let restore = backup.start_restore(name, request).await?;
+    let mut stream = backup.archive(restore.id).await?;
+    let mut whole = Vec::new();
+    while let Some(chunk) = stream.recv().await {
+        whole.extend_from_slice(&chunk?);
+    }
+    Ok(whole.into())
+}
+
+/// An answer as the service gives it.
+pub fn json<T: Serialize>(answer: Result<T, Refusal>) -> Answer {
+    let (status, body) = match &answer {
+        Ok(answer) => (200, serde_json::to_vec(answer)),
+        Err(refusal) => (refusal.kind.status(), serde_json::to_vec(refusal)),
+    };
+    body.map_or((500, Bytes::new()), |body| (status, body.into()))
+}

@@ -1,0 +1,138 @@
+//! Seeds that every change must pass, seeds that found something once, and the simulation itself under test.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use headwater_simulation::draw::Mode;
+use headwater_simulation::run::{Options, Outcome, run};
+use headwater_simulation::trace::MARKS;
+
+const SWARM: Options = Options {
+    mode: Mode::Swarm,
+    print: false,
+    planted: None,
+};
+
+/// Seeds of every change. One takes about half a second.
+const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
+
+/// Seeds that found a bug in production code, and which.
+const FOUND: [(u64, &str); 4] = [
+    (
+        19,
+        "the trouble of a Sync child that failed in its very last step was shown for ever, since nobody took it back",
+    ),
+    (
+        70,
+        "the timeline listed a complete snapshot and left its range out, when it was completed while the timeline was made",
+    ),
+    (
+        117,
+        "an agent that died between the beginnings of oplog and sync left an incarnation that no agent could ever begin",
+    ),
+    (
+        179,
+        "after a resync the position of the old head was shown as that of the new one",
+    ),
+];
+
+fn all(seeds: impl IntoIterator<Item = u64>, options: Options) -> Vec<Outcome> {
+    let seeds: Vec<u64> = seeds.into_iter().collect();
+    let next = AtomicU64::new(0);
+    let outcomes = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let outcome = run(*seed, options);
+                    outcomes.lock().unwrap().push(outcome);
+                }
+            });
+        }
+    });
+    let mut outcomes = outcomes.into_inner().unwrap();
+    outcomes.sort_by_key(|outcome| outcome.seed);
+    outcomes
+}
+
+fn none_failed(outcomes: &[Outcome]) {
+    let failed: Vec<String> = outcomes
+        .iter()
+        .filter_map(|outcome| {
+            let violation = outcome.violation.as_ref()?;
+            Some(format!(
+                "seed {}: {violation}\n    cargo run -p headwater-simulation -- --seed {} --trace",
+                outcome.seed, outcome.seed
+            ))
+        })
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn no_seed_fails_and_together_they_reach_every_fault_and_rare_branch() {
+    let outcomes = all(EVERY_CHANGE, SWARM);
+    none_failed(&outcomes);
+    let mut marks: BTreeMap<&str, u64> = BTreeMap::new();
+    for outcome in &outcomes {
+        for (mark, count) in &outcome.told.marks {
+            *marks.entry(mark).or_default() += count;
+        }
+    }
+    let missing: Vec<_> = MARKS.iter().filter(|mark| !marks.contains_key(*mark)).collect();
+    assert!(missing.is_empty(), "never reached: {missing:?}");
+    let unlisted: Vec<_> = marks.keys().filter(|mark| !MARKS.contains(mark)).collect();
+    assert!(unlisted.is_empty(), "not in the list of marks: {unlisted:?}");
+}
+
+#[test]
+fn seeds_that_found_something_once_stay_clean() {
+    none_failed(&all(FOUND.map(|(seed, _)| seed), SWARM));
+}
+
+#[test]
+fn a_world_without_faults_is_clean() {
+    let lite = Options {
+        mode: Mode::Lite,
+        ..SWARM
+    };
+    none_failed(&all(0..8, lite));
+}
+
+#[test]
+fn a_seed_is_the_same_run_in_two_processes() {
+    let hashes = |threads: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_simulation"))
+            .args(["--seeds", "0..10", "--hash", "--threads", threads])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut hashes: Vec<String> = text
+            .lines()
+            .filter(|line| line.contains(" trace "))
+            .map(str::to_owned)
+            .collect();
+        hashes.sort();
+        hashes
+    };
+    let (one, other) = (hashes("1"), hashes("2"));
+    assert_eq!(one.len(), 10);
+    assert_eq!(one, other);
+    let traces: std::collections::BTreeSet<_> = one.iter().map(|line| line.split(" trace ").nth(1)).collect();
+    assert_eq!(traces.len(), 10, "every seed is a run of its own");
+}
+
+#[test]
+fn the_same_seed_prints_the_same_trace_byte_for_byte() {
+    let trace = || {
+        let output = Command::new(env!("CARGO_BIN_EXE_simulation"))
+            .args(["--seed", "7", "--trace"])
+            .output()
+            .unwrap();
+        assert!(output.stdout.len() > 10_000);
+        output.stdout
+    };
+    assert!(trace() == trace(), "two runs of one seed differ");
+}

@@ -1,0 +1,165 @@
+//! Grooming packs: what lives is never lost, whatever fails and whoever writes meanwhile; what is dead goes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod fixture;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fixture::{WAYS, fail_at};
+use headwater_host::Host;
+use headwater_model::{BlockId, Epoch};
+use headwater_store::backend::memory::MemoryObjects;
+use headwater_store::blocks::Blocks;
+use headwater_store::objects::StoreError;
+use headwater_store::pack::groom::{self, Thresholds};
+use headwater_store::pack::{PackSettings, PackStore};
+
+const SMALL: PackSettings = PackSettings {
+    cache_bytes: 0,
+    pack_bytes: 4000,
+    packs_in_flight: 2,
+    packs_failed: 1,
+};
+
+const EAGER: Thresholds = Thresholds {
+    living_percent: 75,
+    dead_min_bytes: 1,
+};
+
+async fn open(objects: &MemoryObjects, epoch: u64) -> Arc<PackStore> {
+    let host = Host::real().unwrap();
+    let objects = Arc::new(objects.clone());
+    PackStore::open(objects, &host, "p/", Epoch(epoch), SMALL)
+        .await
+        .unwrap()
+}
+
+/// Blocks that do not compress.
+fn block(n: u32) -> Bytes {
+    let mut bytes = vec![0; 500 + n as usize];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&n.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes.into()
+}
+
+async fn filled(objects: &MemoryObjects, blocks: u32) -> (Arc<PackStore>, Vec<BlockId>) {
+    let store = open(objects, 1).await;
+    let mut ids = Vec::new();
+    for n in 0..blocks {
+        ids.push(store.put(block(n)).await.unwrap());
+    }
+    store.flush().await.unwrap();
+    (store, ids)
+}
+
+fn bytes_at_rest(objects: &MemoryObjects) -> u64 {
+    objects.contents().values().map(|bytes| bytes.len() as u64).sum()
+}
+
+/// A whole groom that keeps every third block.
+async fn groom_to_a_third(store: &Arc<PackStore>, ids: &[BlockId]) -> Result<(), StoreError> {
+    let census = store.begin_census().unwrap();
+    for id in ids.iter().step_by(3) {
+        census.mark(*id)?;
+    }
+    for pack in groom::plan(&census.weigh().await?, EAGER).packs {
+        census.condemn(&pack).await?;
+        census.remove(&pack).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_dead_goes_and_what_lives_stays() {
+    let objects = MemoryObjects::new();
+    let (store, ids) = filled(&objects, 200).await;
+    groom_to_a_third(&store, &ids).await.unwrap();
+    let living: u64 = (0..200).step_by(3).map(|n| block(n).len() as u64 + 48).sum();
+    let left = bytes_at_rest(&objects);
+    assert!(
+        left < living * 105 / 100,
+        "{left} bytes are left for {living} living ones"
+    );
+    for store in [store, open(&objects, 2).await] {
+        for (n, id) in (0..).zip(&ids) {
+            let found = store.get(*id).await;
+            if n % 3 == 0 {
+                assert_eq!(found.unwrap(), block(n));
+            } else {
+                assert!(matches!(found, Err(StoreError::NotFound(_))), "{n}");
+            }
+        }
+        assert!(store.verify().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_is_put_or_asked_for_while_a_census_runs_lives() {
+    let objects = MemoryObjects::new();
+    let (store, ids) = filled(&objects, 60).await;
+    let census = store.begin_census().unwrap();
+    assert!(store.begin_census().is_none(), "one at a time");
+    store.put(block(7)).await.unwrap();
+    assert!(store.contains(ids[8]));
+    let fresh = store.put(block(1000)).await.unwrap();
+    let packs = groom::plan(&census.weigh().await.unwrap(), EAGER).packs;
+    assert!(!packs.is_empty());
+    for pack in &packs {
+        census.condemn(pack).await.unwrap();
+        // A dead block that comes again after its pack was condemned is written again.
+        store.put(block(9)).await.unwrap();
+        store.flush().await.unwrap();
+        census.remove(pack).await.unwrap();
+    }
+    drop(census);
+    let again = open(&objects, 2).await;
+    for (id, n) in [(ids[7], 7), (ids[8], 8), (ids[9], 9), (fresh, 1000)] {
+        assert_eq!(again.get(id).await.unwrap(), block(n));
+    }
+    assert!(!again.contains(ids[10]));
+}
+
+#[tokio::test]
+async fn a_block_that_is_not_known_ends_the_groom() {
+    let objects = MemoryObjects::new();
+    let (store, _) = filled(&objects, 5).await;
+    let census = store.begin_census().unwrap();
+    assert!(matches!(census.mark(BlockId([9; 32])), Err(StoreError::NotFound(_))));
+}
+
+#[tokio::test]
+async fn a_pack_with_living_blocks_is_never_removed() {
+    let objects = MemoryObjects::new();
+    let (store, ids) = filled(&objects, 20).await;
+    let census = store.begin_census().unwrap();
+    for id in &ids {
+        census.mark(*id).unwrap();
+    }
+    for pack in census.weigh().await.unwrap() {
+        assert!(matches!(census.remove(&pack).await, Err(StoreError::Refused { .. })));
+    }
+}
+
+#[tokio::test]
+async fn whatever_call_fails_nothing_living_is_lost_and_the_next_groom_ends_it() {
+    for way in WAYS {
+        for k in 0..60 {
+            let objects = MemoryObjects::new();
+            let (store, ids) = filled(&objects, 60).await;
+            fail_at(&objects, k, way);
+            let first = groom_to_a_third(&store, &ids).await;
+            objects.clear_hook();
+            for store in [store, open(&objects, 2).await] {
+                for n in (0..60).step_by(3) {
+                    let found = store.get(ids[n as usize]).await;
+                    assert_eq!(found.unwrap(), block(n), "{way:?} {k} {first:?}");
+                }
+            }
+            let again = open(&objects, 3).await;
+            groom_to_a_third(&again, &ids).await.unwrap();
+            let living: u64 = (0..60).step_by(3).map(|n| block(n).len() as u64 + 48).sum();
+            assert!(bytes_at_rest(&objects) < living * 115 / 100, "{way:?} {k}");
+        }
+    }
+}

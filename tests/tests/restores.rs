@@ -1,0 +1,130 @@
+//! What a user may ask of a restore, and of the snapshots it starts from.
+
+use anyhow::{Context, Result, ensure};
+use bson::{Document, doc};
+use headwater_tests::proof::{until_complete, until_stored};
+use headwater_tests::{Bed, Headwater, ReplicaSet, ReplicaSetSpec};
+use serde_json::Value;
+
+const VERSION: &str = "6.0.5";
+
+async fn backed_up(bed: &Bed) -> Result<(ReplicaSet, Headwater)> {
+    let source = bed
+        .replica_set(ReplicaSetSpec::single(VERSION).not_replayable())
+        .await?;
+    let shop: mongodb::Collection<Document> = source.client().database("shop").collection("orders");
+    shop.insert_many((0..10).map(|id| doc! { "_id": id })).await?;
+    let mut headwater = bed.headwater()?.with_env("HEADWATER_SNAPSHOTS_INTERVAL", "1m");
+    headwater.start_quickstart(&source.uri(), "default").await?;
+    until_complete(&headwater).await?;
+    until_stored(&headwater, source.mark("begun").await?).await?;
+    Ok((source, headwater))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moment_ago_can_be_restored_though_the_source_is_idle() -> Result<()> {
+    let bed = Bed::new().await?;
+    let (_source, headwater) = backed_up(&bed).await?;
+    let folder = bed.new_folder("dump")?.join("out");
+    let to = folder.to_str().context("a path that is no text")?;
+    let ended = headwater
+        .run(["restore", "default", "--at", "-1s", "--to-dir", to])
+        .await?;
+    ensure!(ended.code == 0, "{}", ended.stderr);
+    ensure!(
+        folder.join("shop").join("orders.bson").is_file(),
+        "nothing was restored"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_cannot_be_restored_is_answered_in_times() -> Result<()> {
+    let bed = Bed::new().await?;
+    let (_source, headwater) = backed_up(&bed).await?;
+    for time in ["2001-02-03T04:05:06Z", "2099-02-03T04:05:06Z"] {
+        let ended = headwater
+            .run(["restore", "default", "--at", time, "--to-dir", "nowhere"])
+            .await?;
+        ensure!(ended.code == 8, "{}", ended.stderr);
+        ensure!(!ended.stderr.contains("4294967295"), "{}", ended.stderr);
+        ensure!(ended.stderr.contains(time), "{}", ended.stderr);
+        ensure!(ended.stderr.contains("restorable instant is 20"), "{}", ended.stderr);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_of_a_connection_string_is_shown_anywhere() -> Result<()> {
+    let bed = Bed::new().await?;
+    let (source, mut headwater) = backed_up(&bed).await?;
+    let address = source.uri();
+    let hosts = address
+        .trim_start_matches("mongodb://")
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    let secret = format!("mongodb://{hosts}/?replicaSet=rs0&authMechanismProperties=AWS_SESSION_TOKEN:verysecret");
+    headwater
+        .json(&["deployment", "add", "second", "--uri", &secret])
+        .await?;
+    let mut shown = Vec::new();
+    for arguments in [
+        &["deployment", "list"][..],
+        &["deployment", "show", "second"],
+        &["status"],
+    ] {
+        shown.push(headwater.json(arguments).await?.to_string());
+    }
+    let planned = headwater
+        .run([
+            "restore",
+            "default",
+            "--at",
+            "latest",
+            "--to-uri",
+            &secret,
+            "--dry-run",
+            "--output",
+            "json",
+        ])
+        .await?;
+    ensure!(planned.code == 0, "{}", planned.stderr);
+    shown.push(planned.stdout);
+    let failed = headwater
+        .run(["restore", "default", "--at", "latest", "--to-uri", &secret, "--yes"])
+        .await?;
+    shown.push(failed.stderr);
+    headwater.daemon()?.stop().await?;
+    shown.push(std::fs::read_to_string(headwater.log("daemon"))?);
+    for text in shown {
+        ensure!(!text.contains("verysecret"), "{text}");
+    }
+    Ok(())
+}
+
+/// The settings file's interval counts for a deployment that was added without one.
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_are_taken_at_the_interval_of_the_settings() -> Result<()> {
+    let bed = Bed::new().await?;
+    let (source, headwater) = backed_up(&bed).await?;
+    let shown = headwater.json(&["deployment", "show", "default"]).await?;
+    ensure!(
+        shown.pointer("/snapshot_interval_seconds").and_then(Value::as_u64) == Some(60),
+        "{shown}"
+    );
+    if std::env::var_os("HEADWATER_LONG").is_none() {
+        return Ok(());
+    }
+    source.mark("later").await?;
+    let by_schedule = |snapshots: &Value| {
+        let found = snapshots
+            .as_array()?
+            .iter()
+            .any(|s| s["reason"] == "schedule" && s["complete"] == true);
+        found.then_some(())
+    };
+    headwater
+        .until("a snapshot by schedule", &["snapshot", "list", "default"], by_schedule)
+        .await
+}
