@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 /// So many faults in one storm, unless `HEADWATER_FAULTS` says otherwise.
-const FAULTS: usize = 12;
+const FAULTS: usize = 10;
 
 async fn protected(bed: &Bed, source: &ReplicaSet, agents: usize) -> Result<Trio> {
     let mut trio = Trio::start(bed.headwater()?, 3).await?;
@@ -88,7 +88,7 @@ async fn fault(trio: &mut Trio, random: &mut StdRng) -> Result<String> {
         _ => random.gen_range(0..trio.daemons()),
     };
     let agent = random.gen_range(0..trio.agents());
-    let pause = moment(random, 200, 5000);
+    let pause = moment(random, 200, 3500);
     let told = match random.gen_range(0..10) {
         0..4 => {
             trio.daemon(daemon)?.kill()?;
