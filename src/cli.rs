@@ -2,6 +2,7 @@
 
 mod agent;
 mod archive;
+mod cluster;
 mod daemon;
 mod deployment;
 mod explain;
@@ -97,6 +98,9 @@ enum Command {
     /// See restores that were started
     #[command(subcommand)]
     Restores(restores::Restores),
+    /// See and change the cluster of daemons
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     /// Explain what the program says
     #[command(subcommand)]
     Explain(explain::Explain),
@@ -141,6 +145,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Timeline(timeline) => ask(global, timeline, timeline::Timeline::run),
         Command::Snapshot(snapshot) => ask(global, snapshot, snapshot::Snapshot::run),
         Command::Restore(restore) => ask(global, *restore, restore::Restore::run),
+        Command::Cluster(cluster) => ask(global, cluster, cluster::Cluster::run),
         Command::Restores(restores) => ask(global, restores, restores::Restores::run),
     }
 }

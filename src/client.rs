@@ -15,6 +15,8 @@ use crate::local::Access;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Silence from the service beyond this is an end of the connection; also between pieces of an archive.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(120);
+/// Where there are others to ask, a question that changes nothing waits for an answer's beginning no longer than this.
+const TURN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Talks to a service. Cheap to clone.
 #[derive(Clone)]
@@ -58,6 +60,11 @@ impl Client {
         self.send(Method::DELETE, path, None::<&()>).await.map(drop)
     }
 
+    /// Has something removed, and asks what is left.
+    pub async fn remove<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {
+        read(self.send(Method::DELETE, path, None::<&()>).await?).await
+    }
+
     /// Asks for a stream.
     pub async fn stream(&self, path: &str) -> Outcome<Response> {
         self.send(Method::GET, path, None::<&()>).await
@@ -74,7 +81,9 @@ impl Client {
 
     async fn send<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> Outcome<Response> {
         let mut last = Failure::new(Exit::Usage, "no service is given").help("give --service http://HOST:PORT");
-        for service in &self.access.services {
+        let services = &self.access.services;
+        for (number, service) in services.iter().enumerate() {
+            let has_next = number + 1 < services.len();
             let request = self
                 .http
                 .request(method.clone(), format!("{service}{path}"))
@@ -83,7 +92,16 @@ impl Client {
                 Some(body) => request.json(body),
                 None => request,
             };
-            last = match request.send().await {
+            let sending = request.send();
+            let sent = match has_next && method == Method::GET {
+                true => match tokio::time::timeout(TURN_DEADLINE, sending).await {
+                    Ok(sent) => sent,
+                    Err(_) => continue,
+                },
+                false => sending.await,
+            };
+            last = match sent {
+                Err(error) if has_next && method == Method::GET => broken(&error),
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => refusal_of(response).await,
                 Ok(response) => return Err(refusal_of(response).await),

@@ -31,6 +31,27 @@ pub fn agent_file(dir: &Path) -> PathBuf {
     dir.join("agent.key")
 }
 
+/// Where a node's folder holds what all daemons of its cluster share.
+pub fn cluster_file(dir: &Path) -> PathBuf {
+    dir.join("cluster.key")
+}
+
+/// The cluster's key: from `file` if one is named, else from the node's folder. Only a node that begins a cluster makes
+/// one.
+pub fn of_cluster(dir: &Path, file: Option<&Path>, joins: bool) -> Outcome<String> {
+    let path = file.map_or_else(|| cluster_file(dir), Path::to_owned);
+    match path.exists() || joins || file.is_some() {
+        false => make(&path),
+        true => read(&path).map_err(|failure| {
+            let at = cluster_file(dir);
+            failure.help(format!(
+                "copy cluster.key from the folder of a node of the cluster to {}, or name it with --cluster-key",
+                at.display()
+            ))
+        }),
+    }
+}
+
 /// The keys of a node's folder; missing ones are made.
 pub fn of_node(dir: &Path) -> Outcome<Keys> {
     std::fs::create_dir_all(dir).map_err(|e| file_fault("make the folder", dir, &e))?;

@@ -13,6 +13,7 @@ mod logging;
 mod node;
 mod output;
 mod stop;
+mod transport;
 
 use std::process::ExitCode;
 

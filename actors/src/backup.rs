@@ -1,21 +1,25 @@
 //! The front door: everything the service may ask of this node, as plain async functions. Usable from any thread.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use headwater_cluster::{Command, KeyRole};
+use headwater_cluster::{Command, KeyRole, placement};
+use headwater_host::Serve;
 use headwater_model::{DeploymentName, ReplicaSetId, SnapshotId};
 use headwater_protocol::admin::{
     AddDeployment, DeploymentView, RestorePlanView, RestoreRequest, RestoreView, SnapshotView, Status, Timeline,
 };
 use headwater_protocol::agent::{
-    Accepted, DeploymentOrder, OpenReply, OpenRequest, OplogAck, OrdersReply, OrdersRequest, PollReply, PollRequest,
-    Refusal, RefusalKind, SyncEnd,
+    Accepted, OpenReply, OpenRequest, OplogAck, OrdersReply, OrdersRequest, PollReply, PollRequest, Refusal,
+    RefusalKind, SyncEnd,
 };
 
 use crate::archive::ArchiveStream;
 use crate::commands::submit;
 use crate::node::Node;
+use crate::peers::{Ask, Server};
+use crate::route::{LONG, SHORT};
 use crate::set::{Ground, Set};
 
 /// The shortest interval that can be asked for.
@@ -33,6 +37,11 @@ impl Backup {
         Ok(Backup {
             node: Node::start(ground).await?,
         })
+    }
+
+    /// Answers the calls of other nodes.
+    pub fn server(&self) -> Arc<dyn Serve> {
+        Arc::new(Server::new(&self.node))
     }
 
     /// What the bearer of this key may do; `None` for an unknown key.
@@ -56,25 +65,29 @@ impl Backup {
         .map(|_| ())
     }
 
-    /// Whether this node can serve.
+    /// Whether this node can serve: what a node outside of its cluster knows may be long out of date.
     pub fn ready(&self) -> Result<(), Refusal> {
-        Ok(())
+        let control = &self.node.ground.control;
+        let message = match (self.node.floor.get(), control.leader()) {
+            _ if self.node.removed.load(Ordering::SeqCst) => "this node was removed from its cluster".to_owned(),
+            (Some(_), _) => return Ok(()),
+            (None, Some(_)) => "this node is not part of its cluster yet; ask another, or again in a moment".to_owned(),
+            (None, None) => headwater_cluster::ControlError::NoLeader.to_string(),
+        };
+        Err(Refusal::new(RefusalKind::Unavailable, message))
     }
 
     // ---- the agent's side --------------------------------------------------------------------------------------
 
-    /// What an agent shall protect.
+    /// What an agent shall protect: what it has the lease of.
     pub async fn orders(&self, request: OrdersRequest) -> Result<OrdersReply, Refusal> {
-        self.node.heard(request);
-        let state = self.node.ground.control.state();
-        let active = state.deployments.iter().filter(|(_, d)| d.active);
-        let orders = active.map(|(name, d)| DeploymentOrder {
-            deployment: name.clone(),
-            uri: d.uri.clone(),
-        });
-        Ok(OrdersReply {
-            deployments: orders.collect(),
-        })
+        self.node.heard(request.clone());
+        let agent = request.agent.clone();
+        match self.at_leader_soon(Ask::Orders(request)).await {
+            // Without a leader everything goes on as it is.
+            Err(refusal) if refusal.kind == RefusalKind::Unavailable => Ok(self.orders_here(&agent)),
+            answer => answer,
+        }
     }
 
     /// Opens a stream; a replica set that is seen for the first time is registered.
@@ -102,48 +115,51 @@ impl Backup {
             }
             Some(_) => {}
             None => {
+                let looks = self.node.looks();
+                let node = placement::choose(&state, &looks, self.node.ground.tuning.patience);
                 let command = Command::RegisterReplicaSet {
                     set: set.clone(),
-                    node: self.node.ground.node,
+                    node: node.unwrap_or(self.node.id()),
                     source_version: request.server_version.clone(),
                 };
                 submit(&self.node.ground.control, command).await?;
                 tracing::info!(%set, server = %request.server_version, "a replica set is protected from now on");
             }
         }
-        self.node.set(set).await?.open_stream().await
+        self.at_owner(set, Ask::Open(set.clone(), request), Bytes::new(), SHORT)
+            .await
     }
 
     /// See `protocol::agent`.
     pub async fn sync_begin(&self, set: &ReplicaSetId, frame: Bytes) -> Result<Accepted, Refusal> {
-        self.node.set(set).await?.sync_begin(frame).await
+        self.at_owner(set, Ask::SyncBegin(set.clone()), frame, LONG).await
     }
 
     /// See `protocol::agent`.
     pub async fn sync_slice(&self, set: &ReplicaSetId, frame: Bytes) -> Result<Accepted, Refusal> {
-        self.node.set(set).await?.sync_slice(frame).await
+        self.at_owner(set, Ask::SyncSlice(set.clone()), frame, LONG).await
     }
 
     /// See `protocol::agent`.
     pub async fn sync_end(&self, set: &ReplicaSetId, end: SyncEnd) -> Result<Accepted, Refusal> {
-        let accepted = self.node.set(set).await?.sync_end(end).await?;
-        self.node.look().await;
-        Ok(accepted)
+        self.at_owner(set, Ask::SyncEnd(set.clone(), end), Bytes::new(), LONG)
+            .await
     }
 
     /// See `protocol::agent`.
     pub async fn oplog(&self, set: &ReplicaSetId, frame: Bytes) -> Result<OplogAck, Refusal> {
-        self.node.set(set).await?.oplog_slice(frame).await
+        self.at_owner(set, Ask::Oplog(set.clone()), frame, LONG).await
     }
 
     /// See `protocol::agent`.
     pub async fn documents(&self, set: &ReplicaSetId, frame: Bytes) -> Result<Accepted, Refusal> {
-        self.node.set(set).await?.documents(frame).await
+        self.at_owner(set, Ask::Documents(set.clone()), frame, LONG).await
     }
 
     /// See `protocol::agent`.
     pub async fn poll(&self, set: &ReplicaSetId, request: PollRequest) -> Result<PollReply, Refusal> {
-        self.node.set(set).await?.poll(request).await
+        self.at_owner(set, Ask::Poll(set.clone(), request), Bytes::new(), SHORT)
+            .await
     }
 
     // ---- the user's side: deployments and snapshots ------------------------------------------------------------
@@ -190,15 +206,12 @@ impl Backup {
 
     /// Removes a deployment with every snapshot and all data kept for it.
     pub async fn remove_deployment(&self, name: &DeploymentName) -> Result<(), Refusal> {
-        let sets = self.sets_of(name);
         submit(
             &self.node.ground.control,
             Command::RemoveDeployment { name: name.clone() },
         )
         .await?;
-        for set in &sets {
-            self.node.forget(set).await;
-        }
+        self.node.follow().await;
         // The control state no longer knows the deployment, so nothing below its prefix can be wanted again.
         let objects = self.node.ground.objects.clone();
         let prefix = format!("rs/{name}/");
@@ -233,19 +246,20 @@ impl Backup {
             active,
         };
         submit(&self.node.ground.control, command).await?;
-        self.node.look().await;
+        self.node.look();
         self.deployment(name).await
     }
 
     /// Begins a new history with a new first copy; snapshots of the old one stay restorable.
     pub async fn resync_deployment(&self, name: &DeploymentName) -> Result<DeploymentView, Refusal> {
         self.known(name)?;
-        for id in self.sets_of(name) {
-            let set = self.node.set(&id).await?;
-            let (_, record) = set.record()?;
-            set.start_incarnation(record.incarnation).await?;
+        let control = &self.node.ground.control;
+        for set in self.sets_of(name) {
+            if let Some(expected) = control.state().replica_sets.get(&set).map(|record| record.incarnation) {
+                submit(control, Command::StartIncarnation { set, expected }).await?;
+            }
         }
-        self.node.look().await;
+        self.node.look();
         self.deployment(name).await
     }
 
@@ -257,17 +271,25 @@ impl Backup {
 
     /// Asks for a snapshot; it is complete once [`Backup::snapshot`] says so.
     pub async fn take_snapshot(&self, name: &DeploymentName) -> Result<SnapshotView, Refusal> {
-        let set = self.only_set(name).await?;
-        let id = crate::work::snapshot::new_id(&set).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))?;
+        let set = self.only_set(name)?;
+        let host = &self.node.ground.host;
+        let id = crate::work::snapshot::new_id(host).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))?;
+        let state = self.node.ground.control.state();
+        let record = state
+            .replica_sets
+            .get(&set)
+            .ok_or_else(|| not_found("replica set", &set))?;
         let command = Command::RequestSnapshot {
-            set: set.id.clone(),
+            set: set.clone(),
             id: id.clone(),
-            incarnation: set.record()?.1.incarnation,
+            incarnation: record.incarnation,
             reason: "demand".into(),
             asked_ms: self.now_ms(),
         };
         submit(&self.node.ground.control, command).await?;
-        set.snapshot_waker.wake();
+        if let Ok(owned) = self.node.set(&set).await {
+            owned.snapshot_waker.wake();
+        }
         self.snapshot(name, &id).await
     }
 
@@ -337,7 +359,7 @@ impl Backup {
     pub async fn archive(&self, id: u64) -> Result<ArchiveStream, Refusal> {
         let state = self.node.ground.control.state();
         let restore = state.restores.get(&id).ok_or_else(|| not_found("restore", id))?;
-        let set = self.node.set(&restore.replica_set).await?;
+        let set = self.to_read(&restore.replica_set).await?;
         crate::restores::archive(&set, id, restore).await
     }
 
@@ -366,26 +388,35 @@ impl Backup {
             .collect()
     }
 
-    async fn only_set(&self, name: &DeploymentName) -> Result<Arc<Set>, Refusal> {
+    fn only_set(&self, name: &DeploymentName) -> Result<ReplicaSetId, Refusal> {
         self.known(name)?;
-        match self.sets_of(name).first() {
-            Some(id) => self.node.set(id).await,
-            None => {
-                let message = format!("no agent has reached deployment {name} yet: see `headwater status`");
-                Err(Refusal::new(RefusalKind::Conflict, message))
+        self.sets_of(name).into_iter().next().ok_or_else(|| {
+            let message = format!("no agent has reached deployment {name} yet: see `headwater status`");
+            Refusal::new(RefusalKind::Conflict, message)
+        })
+    }
+
+    /// A replica set to read from: the one that is worked on where this node owns it, else its stores as they are now.
+    pub(crate) async fn to_read(&self, id: &ReplicaSetId) -> Result<Arc<Set>, Refusal> {
+        let ground = &self.node.ground;
+        match self.node.set(id).await {
+            Err(refusal) if refusal.kind == RefusalKind::Unavailable => {
+                let opened = Set::open_to_read(ground.clone(), id.clone()).await;
+                opened.map_err(crate::trouble::refusal)
             }
+            answer => answer,
         }
     }
 
     async fn set_for_restore(&self, name: &DeploymentName, request: &RestoreRequest) -> Result<Arc<Set>, Refusal> {
-        match &request.replica_set {
-            None => self.only_set(name).await,
+        let id = match &request.replica_set {
+            None => self.only_set(name)?,
             Some(set) => {
                 let id = ReplicaSetId::new(name.clone(), set);
-                let id = id.map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))?;
-                self.node.set(&id).await
+                id.map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))?
             }
-        }
+        };
+        self.to_read(&id).await
     }
 }
 

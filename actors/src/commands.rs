@@ -5,9 +5,9 @@ use headwater_protocol::agent::{Refusal, RefusalKind};
 
 use crate::worker::Fault;
 
-/// Submits a command; it is durable and applied when this answers.
+/// Submits a command wherever the leader is; it is durable, and applied here, when this answers.
 pub async fn submit(control: &Control, command: Command) -> Result<Response, Refusal> {
-    match control.submit(command).await {
+    match control.submit_to_leader(command).await {
         Ok(Response::Refused { kind, message }) => Err(Refusal::new(kind_of(kind), message)),
         Ok(done) => Ok(done),
         Err(e) => Err(Refusal::new(RefusalKind::Unavailable, e.to_string())),

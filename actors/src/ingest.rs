@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use headwater_cluster::Command;
-use headwater_cluster::ReplicaSet;
+use headwater_cluster::{ReplicaSet, State};
 use headwater_model::{Incarnation, Optime, Phase};
 use headwater_protocol::agent::{
     Accepted, OpenReply, OplogAck, PollReply, PollRequest, Refusal, RefusalKind, StreamFault, SyncBeginHeader,
@@ -18,8 +18,15 @@ use crate::trouble::{append_refusal, refusal, slice_refusal};
 
 impl Set {
     /// Answers `open`: what to send from where.
-    pub async fn open_stream(&self) -> Result<OpenReply, Refusal> {
-        let (_, record) = self.record()?;
+    pub async fn open_stream(&self, agent: &str) -> Result<OpenReply, Refusal> {
+        let (state, record) = self.record()?;
+        if let Some(lease) = self.other_agent(&state, agent) {
+            let message = format!(
+                "agent {lease} streams {}; this one waits in reserve",
+                self.id.deployment()
+            );
+            return Err(Refusal::new(RefusalKind::Conflict, message));
+        }
         let stores = self.stores(record.incarnation).await.map_err(refusal)?;
         let sync = match (record.phase, stores.sync.begun().await.map_err(refusal)?) {
             (Phase::Starting | Phase::Transferring, Some((_, metas))) => Some(SyncOrder {
@@ -161,7 +168,14 @@ impl Set {
             tracing::warn!(set = %self.id, %detail, "the source's history no longer joins ours: a new incarnation begins");
             self.start_incarnation(record.incarnation).await?;
         }
-        let reopen = !active || request.incarnation != self.record()?.1.incarnation;
+        let overtaken = self.other_agent(&state, &request.agent).is_some();
+        let reopen = overtaken || !active || request.incarnation != self.record()?.1.incarnation;
+        if overtaken {
+            return Ok(PollReply {
+                reopen,
+                fetch: Vec::new(),
+            });
+        }
         self.board.heard(AgentWord {
             agent: request.agent,
             heard_ms: self.ground.host.clock.now_ms(),
@@ -173,6 +187,12 @@ impl Set {
             reopen,
             fetch: if reopen { Vec::new() } else { self.board.open_requests() },
         })
+    }
+
+    /// The agent that has the lease, if it is another.
+    fn other_agent(&self, state: &State, agent: &str) -> Option<String> {
+        let lease = state.leases.get(self.id.deployment())?;
+        (lease.agent != agent).then(|| lease.agent.clone())
     }
 
     /// Begins a new history; the snapshots of the old one stay.

@@ -1,17 +1,23 @@
-//! One node: the replica sets it serves, their supervisors, and the agents it has heard of.
+//! One node: the replica sets it owns with their supervisors, the nodes it sees, and the agents it has heard of.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use actix::{Actor, Addr, Arbiter};
-use headwater_cluster::Command;
-use headwater_model::ReplicaSetId;
-use headwater_protocol::agent::{OrdersRequest, Refusal, RefusalKind, StreamFault};
+use futures::future::join_all;
+use headwater_cluster::{NodeId, ReplicaSet, State};
+use headwater_host::ExitReason;
+use headwater_model::{DeploymentName, Epoch, ReplicaSetId};
+use headwater_protocol::agent::{DeploymentFault, OrdersRequest, Refusal, RefusalKind};
+use headwater_store::objects::StoreError;
+use tokio::time::Instant;
 
-use crate::commands::submit;
 use crate::set::{Ground, Set};
-use crate::supervisor::{Look, Supervisor};
+use crate::sights::Sights;
+use crate::supervisor::{Look, Retire, Supervisor};
 use crate::trouble::refusal;
+use crate::{lead, life};
 
 /// An agent that asked for orders.
 #[derive(Clone, Debug)]
@@ -20,10 +26,13 @@ pub struct Presence {
     pub who: OrdersRequest,
     /// When it was last heard, by this node's clock.
     pub heard_ms: i64,
+    /// The same, monotonic.
+    pub heard: Instant,
 }
 
 struct Running {
     set: Arc<Set>,
+    epoch: Epoch,
     supervisor: Addr<Supervisor>,
 }
 
@@ -31,51 +40,97 @@ struct Running {
 pub struct Node {
     /// The parts every replica set needs.
     pub ground: Ground,
+    /// Which nodes answer.
+    pub sights: Sights,
+    /// Names this process among all that this node ever was.
+    pub(crate) start: u64,
+    /// Epochs above it were given to this process; not known before the leader has heard of the start.
+    pub(crate) floor: OnceLock<Epoch>,
+    /// Whether the process is about to end.
+    pub(crate) leaving: AtomicBool,
+    /// Whether it was taken out of the cluster.
+    pub(crate) removed: AtomicBool,
+    /// Since when this node leads.
+    pub(crate) leading: Mutex<Option<Instant>>,
     arbiters: Vec<Arbiter>,
-    running: tokio::sync::Mutex<BTreeMap<ReplicaSetId, Running>>,
+    running: Mutex<BTreeMap<ReplicaSetId, Running>>,
     agents: Mutex<BTreeMap<String, Presence>>,
 }
 
 impl Node {
-    /// Starts supervisors for every replica set of the control state. Call within an actix system; without threads of its
-    /// own ([`crate::Tuning::threads`]) a `LocalSet` is enough, and everything ends with that.
+    /// Starts the node: it makes itself known to the cluster, and from then on owns what the control state says. Call
+    /// within an actix system; without threads of its own ([`crate::Tuning::threads`]) a `LocalSet` is enough, and
+    /// everything ends with that.
+    ///
+    /// A node that is the whole cluster owns its replica sets when this answers; one of several does so as soon as it has
+    /// a leader.
     pub async fn start(ground: Ground) -> Result<Arc<Node>, Refusal> {
         let node = Arc::new(Node {
+            start: ground.host.entropy.number().max(1),
             arbiters: (0..ground.tuning.threads).map(|_| Arbiter::new()).collect(),
             ground,
-            running: tokio::sync::Mutex::default(),
+            sights: Sights::default(),
+            floor: OnceLock::new(),
+            leaving: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
+            leading: Mutex::default(),
+            running: Mutex::default(),
             agents: Mutex::default(),
         });
-        let state = node.ground.control.state();
-        for (id, record) in &state.replica_sets {
-            // A new epoch: whatever a former process of this node still writes is refused.
-            let command = Command::Assign {
-                set: id.clone(),
-                node: node.ground.node,
-                expected: record.epoch,
-            };
-            submit(&node.ground.control, command).await?;
-            node.set(id).await?;
+        if node.ground.control.is_leader() && node.ground.control.voters().len() == 1 {
+            life::begin(&node).await?;
+            node.follow().await;
         }
+        life::spawn(&node);
+        lead::spawn(&node);
         Ok(node)
     }
 
-    /// The replica set, opened and supervised.
+    /// Its number.
+    pub fn id(&self) -> NodeId {
+        self.ground.node
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ReplicaSetId, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this very process owns the replica set: the epoch was given to it, not to one before.
+    pub fn owns(&self, record: &ReplicaSet) -> bool {
+        let present = !self.removed.load(Ordering::SeqCst);
+        present && record.node == self.id() && self.floor.get().is_some_and(|floor| record.epoch > *floor)
+    }
+
+    /// The replica set, opened and supervised; refused when another node owns it.
     pub async fn set(&self, id: &ReplicaSetId) -> Result<Arc<Set>, Refusal> {
-        let mut running = self.running.lock().await;
-        if let Some(found) = running.get(id).filter(|r| r.supervisor.connected()) {
+        let state = self.ground.control.state();
+        let Some(record) = state.replica_sets.get(id) else {
+            let message = format!("replica set {id} is not known here");
+            return Err(Refusal::new(RefusalKind::NotFound, message));
+        };
+        if !self.owns(record) {
+            let message = format!("{id} is owned by node {} now, or it is being taken over", record.node);
+            return Err(Refusal::new(RefusalKind::Unavailable, message));
+        }
+        self.opened(id, record.epoch).await.map_err(refusal)
+    }
+
+    async fn opened(&self, id: &ReplicaSetId, epoch: Epoch) -> Result<Arc<Set>, StoreError> {
+        if let Some(found) = self.running_at(id, epoch) {
+            return Ok(found);
+        }
+        let set = Set::open(self.ground.clone(), id.clone(), epoch).await?;
+        let mut running = self.lock();
+        // Somebody else may have opened it meanwhile; of two openings one is forgotten before it was used.
+        if let Some(found) = running.get(id)
+            && found.epoch >= epoch
+            && found.supervisor.connected()
+        {
             return Ok(found.set.clone());
         }
-        if !self.ground.control.state().replica_sets.contains_key(id) {
-            return Err(Refusal::new(
-                RefusalKind::NotFound,
-                format!("replica set {id} is not known here"),
-            ));
+        if let Some(former) = running.remove(id) {
+            former.supervisor.do_send(Retire);
         }
-        let set = match running.get(id) {
-            Some(ended) => ended.set.clone(),
-            None => Set::open(self.ground.clone(), id.clone()).await.map_err(refusal)?,
-        };
         let supervised = set.clone();
         let supervisor = match running.len().checked_rem(self.arbiters.len()) {
             Some(turn) => {
@@ -84,39 +139,100 @@ impl Node {
             }
             None => Supervisor::new(supervised).start(),
         };
-        running.insert(
-            id.clone(),
-            Running {
-                set: set.clone(),
-                supervisor,
-            },
-        );
+        let entry = Running {
+            set: set.clone(),
+            epoch,
+            supervisor,
+        };
+        running.insert(id.clone(), entry);
+        tracing::info!(set = %id, %epoch, "this node owns the replica set");
         Ok(set)
     }
 
-    /// Lets every supervisor look at the control state at once.
-    pub async fn look(&self) {
-        for running in self.running.lock().await.values() {
-            let _ = running.supervisor.try_send(Look);
+    fn running_at(&self, id: &ReplicaSetId, epoch: Epoch) -> Option<Arc<Set>> {
+        let running = self.lock();
+        let found = running.get(id)?;
+        (found.epoch == epoch && found.supervisor.connected()).then(|| found.set.clone())
+    }
+
+    /// Does what the control state says: lets go of what others own, opens what this process owns.
+    pub async fn follow(&self) {
+        let state = self.ground.control.state();
+        let owned: BTreeMap<&ReplicaSetId, Epoch> = state
+            .replica_sets
+            .iter()
+            .filter(|(_, record)| self.owns(record))
+            .map(|(id, record)| (id, record.epoch))
+            .collect();
+        self.lock().retain(|id, running| {
+            let keep = owned.get(id) == Some(&running.epoch);
+            if !keep {
+                tracing::info!(set = %id, epoch = %running.epoch, "this node owns the replica set no longer");
+                running.supervisor.do_send(Retire);
+            }
+            keep
+        });
+        let missing = owned
+            .into_iter()
+            .filter(|(id, epoch)| self.running_at(id, *epoch).is_none());
+        let opening = missing.map(|(id, epoch)| async move {
+            match self.opened(id, epoch).await {
+                Ok(_) => {}
+                Err(error @ StoreError::Fenced { .. }) => self.doubt(id, epoch, &error.to_string()).await,
+                Err(error) => tracing::warn!(set = %id, %error, "the replica set cannot be opened; trying again"),
+            }
+        });
+        join_all(opening).await;
+        self.settle_doubts(&state).await;
+    }
+
+    /// A child was fenced, yet the control state here says that it is not: either that is about to change, or two clusters
+    /// write to one store.
+    async fn settle_doubts(&self, state: &State) {
+        let doubtful: Vec<_> = self
+            .lock()
+            .iter()
+            .filter(|(id, running)| state.replica_sets.contains_key(*id) && running.set.is_in_doubt())
+            .map(|(id, running)| (id.clone(), running.epoch))
+            .collect();
+        for (id, epoch) in doubtful {
+            self.doubt(&id, epoch, "a child was refused as stale").await;
         }
     }
 
-    /// Forgets a replica set that left the control state; its children end.
-    pub async fn forget(&self, id: &ReplicaSetId) {
-        self.running.lock().await.remove(id);
+    /// Ends the process if the cluster as a whole says that this process is the owner, while the store says it is not.
+    async fn doubt(&self, id: &ReplicaSetId, epoch: Epoch, why: &str) {
+        // Answered by the leader, so that what is looked at afterwards is the truth of this moment.
+        if life::confirm(self).await.is_err() {
+            return;
+        }
+        let state = self.ground.control.state();
+        let still = state.replica_sets.get(id);
+        if still.is_some_and(|record| record.epoch == epoch && self.owns(record)) {
+            let text = format!("{id} is ours at epoch {epoch}, but its store says otherwise: {why}");
+            self.ground.host.exit.exit(ExitReason::Fenced(text));
+        }
+    }
+
+    /// Lets every supervisor look at the control state at once.
+    pub fn look(&self) {
+        for running in self.lock().values() {
+            let _ = running.supervisor.try_send(Look);
+        }
     }
 
     /// Notes that an agent asked for orders.
     pub fn heard(&self, who: OrdersRequest) {
         let presence = Presence {
             heard_ms: self.ground.host.clock.now_ms(),
+            heard: Instant::now(),
             who,
         };
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         agents.insert(presence.who.agent.clone(), presence);
         const REMEMBERED: usize = 256;
         while agents.len() > REMEMBERED {
-            let oldest = agents.values().min_by_key(|p| p.heard_ms).map(|p| p.who.agent.clone());
+            let oldest = agents.values().min_by_key(|p| p.heard).map(|p| p.who.agent.clone());
             if let Some(oldest) = oldest {
                 agents.remove(&oldest);
             }
@@ -132,10 +248,29 @@ impl Node {
             .cloned()
     }
 
-    /// What agents say hinders them from even finding the replica set of a deployment.
-    pub fn deployment_faults(&self) -> Vec<(headwater_model::DeploymentName, StreamFault)> {
+    /// Milliseconds since each agent was heard here.
+    pub fn agents_silent_ms(&self) -> BTreeMap<String, u64> {
         let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        let faults = agents.values().flat_map(|p| p.who.faults.iter());
-        faults.map(|f| (f.deployment.clone(), f.fault.clone())).collect()
+        let silent = |presence: &Presence| presence.heard.elapsed().as_millis() as u64;
+        agents
+            .iter()
+            .map(|(id, presence)| (id.clone(), silent(presence)))
+            .collect()
+    }
+
+    /// What agents say hinders them from even finding the replica set of a deployment. What only an agent without the
+    /// deployment's lease says is passed over.
+    pub fn deployment_faults(&self) -> Vec<DeploymentFault> {
+        let state = self.ground.control.state();
+        let streams =
+            |agent: &str, name: &DeploymentName| state.leases.get(name).is_none_or(|lease| lease.agent == agent);
+        let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let faults = agents
+            .values()
+            .flat_map(|p| p.who.faults.iter().map(move |fault| (&p.who.agent, fault)));
+        faults
+            .filter(|(agent, fault)| streams(agent, &fault.deployment))
+            .map(|(_, fault)| fault.clone())
+            .collect()
     }
 }

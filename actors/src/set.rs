@@ -1,7 +1,10 @@
 //! What the ingest and the children of one replica set share.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use headwater_cluster::placement::Patience;
 use headwater_cluster::{Control, NodeId, ReplicaSet, State};
 use headwater_host::Host;
 use headwater_model::{Epoch, Incarnation, ReplicaSetId, limits};
@@ -15,6 +18,7 @@ use headwater_store::pack::{PackSettings, PackStore};
 use headwater_store::repository::Repository;
 use headwater_store::sync_store::SyncStore;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::board::Board;
 use crate::child::Waker;
@@ -32,6 +36,14 @@ pub struct Tuning {
     pub scratch: Option<std::path::PathBuf>,
     /// Threads for actors: replica sets are dealt to them in turn. With none, actors run where the node was started.
     pub threads: usize,
+    /// The cluster's name for machines, for a node that begins one.
+    pub cluster: String,
+    /// Where other nodes reach this one, `host:port`; without it, what the cluster knows is left as it is.
+    pub address: Option<String>,
+    /// Nodes to ask for a vote while none is known.
+    pub seeds: Vec<NodeId>,
+    /// When a node counts as lost.
+    pub patience: Patience,
 }
 
 impl Default for Tuning {
@@ -43,6 +55,10 @@ impl Default for Tuning {
             snapshot_interval_s: 6 * 3600,
             scratch: Some(std::env::temp_dir().join("headwater-scratch")),
             threads: 2,
+            cluster: "headwater".to_owned(),
+            address: None,
+            seeds: Vec::new(),
+            patience: Patience::default(),
         }
     }
 }
@@ -91,21 +107,31 @@ pub struct Set {
     pub restore_waker: Waker,
     /// Requests for images, carried out by the child that owns the head.
     pub cuts: crate::work::cut::Cuts,
+    /// The assignment this node works under; `None` when it only reads.
+    epoch: Option<Epoch>,
+    /// The children that were refused as stale, and when.
+    fenced: std::sync::Mutex<BTreeMap<&'static str, Instant>>,
     stores: Mutex<Option<Stores>>,
 }
 
+/// How long the control state may take to say why a child was refused as stale.
+const DOUBT_AFTER: Duration = Duration::from_secs(10);
+
 impl Set {
-    /// Opens the repository.
-    pub async fn open(ground: Ground, id: ReplicaSetId) -> Result<Arc<Set>, StoreError> {
-        let epoch = ground
-            .control
-            .state()
-            .replica_sets
-            .get(&id)
-            .map(|r| r.epoch)
-            .unwrap_or_default();
+    /// Opens the repository for writing under `epoch`, which fences everyone with a lower one.
+    pub async fn open(ground: Ground, id: ReplicaSetId, epoch: Epoch) -> Result<Arc<Set>, StoreError> {
         let repository = Repository::open(ground.objects.clone(), &ground.host, &id, epoch).await?;
-        Ok(Arc::new(Set {
+        Ok(Arc::new(Set::with(ground, id, repository, Some(epoch))))
+    }
+
+    /// Opens the repository for reading, as it is now, whoever owns it.
+    pub async fn open_to_read(ground: Ground, id: ReplicaSetId) -> Result<Arc<Set>, StoreError> {
+        let repository = Repository::open_to_read(ground.objects.clone(), &ground.host, &id).await?;
+        Ok(Arc::new(Set::with(ground, id, repository, None)))
+    }
+
+    fn with(ground: Ground, id: ReplicaSetId, repository: Repository, epoch: Option<Epoch>) -> Set {
+        Set {
             id,
             ground,
             repository,
@@ -114,16 +140,48 @@ impl Set {
             snapshot_waker: Waker::default(),
             restore_waker: Waker::default(),
             cuts: crate::work::cut::Cuts::default(),
+            epoch,
+            fenced: std::sync::Mutex::default(),
             stores: Mutex::new(None),
-        }))
+        }
     }
 
-    /// The control state, and this replica set in it.
+    /// The control state, and this replica set in it. Refused as stale once the assignment it was opened under is over:
+    /// nothing that was begun under one epoch goes on under the next.
     pub fn record(&self) -> Result<(Arc<State>, ReplicaSet), Refusal> {
         let state = self.ground.control.state();
         let record = state.replica_sets.get(&self.id).cloned();
         let record = record.ok_or_else(|| Refusal::new(RefusalKind::NotFound, format!("{} is not known", self.id)))?;
-        Ok((state, record))
+        match self.epoch {
+            Some(epoch) if epoch != record.epoch || record.node != self.ground.node => {
+                let message = format!(
+                    "{} was given to node {} at epoch {}",
+                    self.id, record.node, record.epoch
+                );
+                Err(Refusal::new(RefusalKind::Unavailable, message))
+            }
+            _ => Ok((state, record)),
+        }
+    }
+
+    /// A child was refused as stale, or runs again.
+    pub fn set_fenced(&self, child: &'static str, fenced: bool) {
+        let mut all = self.fenced.lock().unwrap_or_else(PoisonError::into_inner);
+        match fenced {
+            true => _ = all.entry(child).or_insert_with(Instant::now),
+            false => _ = all.remove(child),
+        }
+    }
+
+    /// Every child begins anew.
+    pub fn forget_fenced(&self) {
+        self.fenced.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Whether a child was refused as stale, and nothing has explained it since.
+    pub fn is_in_doubt(&self) -> bool {
+        let fenced = self.fenced.lock().unwrap_or_else(PoisonError::into_inner);
+        fenced.values().any(|since| since.elapsed() > DOUBT_AFTER)
     }
 
     /// The stores of an incarnation; opened once for the current one.

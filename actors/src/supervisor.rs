@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use headwater_model::{Epoch, Incarnation};
 
 use crate::child::{Report, Waker, keep_alive};
@@ -19,6 +19,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Look;
+
+/// The assignment is over: end, and all children with you.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Retire;
 
 /// See the module.
 pub struct Supervisor {
@@ -61,6 +66,7 @@ impl Supervisor {
             self.let_go(|_| false);
             self.set.board.forget_requests();
             self.set.board.forget_applied();
+            self.set.forget_fenced();
             self.serving = serving;
         }
         let wanted = wanted(record.phase, active);
@@ -102,6 +108,15 @@ impl Handler<Look> for Supervisor {
     }
 }
 
+impl Handler<Retire> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: Retire, ctx: &mut Self::Context) {
+        self.children.clear();
+        ctx.stop();
+    }
+}
+
 struct OnBoard {
     set: Arc<Set>,
     kind: ChildKind,
@@ -110,10 +125,14 @@ struct OnBoard {
 impl Report for OnBoard {
     fn failed(&self, fault: &Fault) {
         self.set.board.set_trouble(self.kind.name(), Some(fault.to_string()));
+        if matches!(fault, Fault::Fenced(_)) {
+            self.set.set_fenced(self.kind.name(), true);
+        }
     }
 
     fn running(&self) {
         self.set.board.set_trouble(self.kind.name(), None);
+        self.set.set_fenced(self.kind.name(), false);
     }
 }
 

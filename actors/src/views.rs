@@ -1,19 +1,25 @@
 //! The control state, the stores and the board as users see them.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use headwater_cluster::{ReplicaSet, Snapshot, State};
 use headwater_model::{DeploymentName, Incarnation, ReplicaSetId, SnapshotId, Ts};
 use headwater_protocol::admin::{
     AgentView, DeploymentState, DeploymentView, Position, Range, ReplicaSetStatus, SnapshotView, Status, Timeline,
     TimelineRange,
 };
-use headwater_protocol::agent::{Refusal, StreamFault};
+use headwater_protocol::agent::{DeploymentFault, Refusal, RefusalKind, StreamFault};
 use headwater_protocol::redact;
 
 use crate::backup::{Backup, not_found};
+use crate::peers::Ask;
 use crate::times::rfc3339;
 
 /// An agent that was not heard of for this long is worth a word.
 const AGENT_SILENT_SECONDS: u64 = 30;
+/// How long the owner of a replica set may take to say how it stands.
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Backup {
     pub(crate) async fn deployment_view(&self, name: &DeploymentName) -> Result<DeploymentView, Refusal> {
@@ -39,17 +45,58 @@ impl Backup {
         })
     }
 
+    /// The owner's word; where that does not come, what can be seen from here.
     async fn replica_set_status(&self, state: &State, id: &ReplicaSetId) -> Result<ReplicaSetStatus, Refusal> {
+        match self
+            .at_owner(id, Ask::Status(id.clone()), Bytes::new(), STATUS_PATIENCE)
+            .await
+        {
+            Err(refusal) if refusal.kind == RefusalKind::Unavailable => {
+                let record = state.replica_sets.get(id).ok_or_else(|| not_found("replica set", id))?;
+                let set = self.to_read(id).await?;
+                let tip = set.tip(record.incarnation).await?.map(|tip| tip.ts);
+                Ok(ReplicaSetStatus {
+                    problem: record.problem.clone().or(Some(refusal.message)),
+                    ..self.plain_status(state, id, record, tip)
+                })
+            }
+            answer => answer,
+        }
+    }
+
+    /// What the control state and the stores tell.
+    fn plain_status(&self, state: &State, id: &ReplicaSetId, record: &ReplicaSet, tip: Option<Ts>) -> ReplicaSetStatus {
+        let views = self.snapshot_views(id.deployment()).into_iter().rev();
+        ReplicaSetStatus {
+            name: id.clone(),
+            node: Some(record.node.0),
+            incarnation: record.incarnation,
+            phase: record.phase,
+            tip: tip.map(Position::from),
+            applied: None,
+            lag_seconds: None,
+            restorable: restorable(state, id, record, record.incarnation, tip),
+            last_snapshot: views.into_iter().find(|s| s.complete && s.replica_set == *id),
+            scan: None,
+            problem: record.problem.clone(),
+            agent: None,
+        }
+    }
+
+    /// How a replica set of this node stands.
+    pub(crate) async fn status_here(&self, id: &ReplicaSetId) -> Result<ReplicaSetStatus, Refusal> {
         let set = self.node.set(id).await?;
+        let state = self.node.ground.control.state();
         let (_, record) = set.record()?;
         let tip = set.tip(record.incarnation).await?;
         let word = set.board.word();
         let now_ms = self.now_ms();
-        let agent = self.node.agent(&word.agent).map(|presence| AgentView {
-            id: presence.who.agent,
-            host: presence.who.host,
-            version: presence.who.version,
-            seen_seconds_ago: seconds_between(word.heard_ms.max(presence.heard_ms), now_ms),
+        let presence = self.node.agent(&word.agent);
+        let agent = (!word.agent.is_empty()).then(|| AgentView {
+            id: word.agent.clone(),
+            host: presence.as_ref().map_or_else(String::new, |p| p.who.host.clone()),
+            version: presence.as_ref().map_or_else(String::new, |p| p.who.version.clone()),
+            seen_seconds_ago: seconds_between(word.heard_ms, now_ms),
         });
         let lag_seconds = tip
             .zip(word.source_last)
@@ -62,23 +109,13 @@ impl Backup {
                 silent.host, silent.seen_seconds_ago
             ))
         });
-        let last_snapshot = self
-            .snapshot_views(id.deployment())
-            .into_iter()
-            .rev()
-            .find(|s| s.complete && s.replica_set == *id);
         Ok(ReplicaSetStatus {
-            name: id.clone(),
-            incarnation: record.incarnation,
-            phase: record.phase,
-            tip: tip.map(|t| t.ts.into()),
             applied: set.board.applied().map(|a| a.ts.into()),
             lag_seconds,
-            restorable: restorable(state, id, &record, record.incarnation, tip.map(|t| t.ts)),
-            last_snapshot,
             scan: word.scan,
             problem,
             agent,
+            ..self.plain_status(&state, id, &record, tip.map(|t| t.ts))
         })
     }
 
@@ -99,7 +136,7 @@ impl Backup {
         let state = self.node.ground.control.state();
         let mut ranges = Vec::new();
         for id in self.sets_of(name) {
-            let set = self.node.set(&id).await?;
+            let set = self.to_read(&id).await?;
             let (_, record) = set.record()?;
             for incarnation in (1..=record.incarnation.0).map(Incarnation) {
                 let tip = set.tip(incarnation).await?.map(|t| t.ts);
@@ -126,8 +163,16 @@ impl Backup {
             }
             replica_sets.push(status);
         }
-        for (deployment, fault) in self.node.deployment_faults() {
+        let faults: Result<Vec<DeploymentFault>, Refusal> = self.at_leader_soon(Ask::Faults).await;
+        for DeploymentFault { deployment, fault } in faults.unwrap_or_else(|_| self.node.deployment_faults()) {
             alerts.push(format!("{deployment}: {}", fault_in_words(&fault)));
+        }
+        let cluster = self.cluster();
+        for node in cluster.nodes.iter().filter(|node| !node.answers) {
+            alerts.push(format!("node {} at {} does not answer", node.id, node.address));
+        }
+        if cluster.leader.is_none() {
+            alerts.push(headwater_cluster::ControlError::NoLeader.to_string());
         }
         for (name, deployment) in &state.deployments {
             let known = state.replica_sets.keys().any(|id| id.deployment() == name);

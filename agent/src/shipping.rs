@@ -107,6 +107,16 @@ fn json<B: Serialize>(body: &B) -> Result<Bytes, Refusal> {
     })
 }
 
+/// A node that is back, or another that took over, is not to be kept waiting.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a node may take to answer: a stopped one accepts connections for ever. A call that was given up is made again,
+/// which is harmless, with more patience each time, so that one that is only slow is waited for.
+fn patience(body_bytes: usize, failures: u32) -> Duration {
+    let first = Duration::from_secs(3) + Duration::from_secs(1) * (body_bytes >> 20) as u32;
+    (first * (1 << failures.min(5))).min(Duration::from_secs(60))
+}
+
 const JSON: &str = "application/json";
 const FRAME: &str = "application/octet-stream";
 
@@ -171,14 +181,17 @@ impl Service {
     }
 
     async fn call<R: DeserializeOwned>(&self, path: &str, content: &'static str, body: Bytes) -> Result<R, Refusal> {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut backoff = Backoff::new(Duration::from_millis(100), LONGEST_PAUSE);
         loop {
             let at = self.at.load(Ordering::Relaxed);
             let url = &self.urls[at % self.urls.len()];
-            let why = match self.attempt(url, path, content, body.clone()).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(refusal)) => return Err(refusal),
-                Err(why) => why,
+            let patience = patience(body.len(), backoff.failures());
+            let attempt = self.attempt(url, path, content, body.clone());
+            let why = match tokio::time::timeout(patience, attempt).await {
+                Ok(Ok(Ok(answer))) => return Ok(answer),
+                Ok(Ok(Err(refusal))) => return Err(refusal),
+                Ok(Err(why)) => why,
+                Err(_) => format!("no answer within {} s", patience.as_secs()),
             };
             // Only the first to fail moves on: calls that run at the same time must not skip nodes.
             let _ = self

@@ -5,7 +5,7 @@
 
 use crate::command::{Command, Response};
 use crate::state::State;
-use crate::{deployments, keys, replica_sets, restores, snapshots};
+use crate::{deployments, keys, leases, nodes, replica_sets, restores, snapshots};
 
 /// Carries out `command`. A refusal changes nothing.
 pub fn apply(state: &mut State, command: &Command) -> Response {
@@ -78,6 +78,16 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
         Command::UpdateRestore { id, epoch, progress } => restores::update(state, *id, *epoch, progress),
         Command::AddKey { hash, role } => keys::add(state, hash, *role),
         Command::RemoveKey { hash } => keys::remove(state, hash),
+        Command::BeginCluster { cluster, nodes } => nodes::begin(state, cluster, nodes),
+        Command::AddNode { token, address } => nodes::add(state, *token, address),
+        Command::StartNode { node, start, address } => nodes::start(state, *node, *start, address),
+        Command::SetDraining { node, draining } => nodes::set_draining(state, *node, *draining),
+        Command::RemoveNode { node } => nodes::remove(state, *node),
+        Command::GrantLease {
+            deployment,
+            agent,
+            expected,
+        } => leases::grant(state, deployment, agent, *expected),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What can be asked of the cluster, and what it answers.
 
+use std::collections::BTreeMap;
+
 use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
@@ -196,6 +198,51 @@ pub enum Command {
         /// BLAKE3 of the key.
         hash: String,
     },
+    /// Names the cluster and makes its first nodes known.
+    BeginCluster {
+        /// The cluster's name for machines, chosen at random.
+        cluster: String,
+        /// Its nodes, each with the address at which the others reach it.
+        nodes: BTreeMap<NodeId, String>,
+    },
+    /// Makes a node known and gives it a number that no node ever had. Answers [`Response::NodeAdded`].
+    AddNode {
+        /// Chosen by the node; the same token again is the same node.
+        token: u64,
+        /// Where the others reach it, `host:port`.
+        address: String,
+    },
+    /// A node's process has started: every replica set it owns gets a new epoch, so that whatever a former process of
+    /// that node still says is refused. Answers [`Response::Started`].
+    StartNode {
+        /// Which.
+        node: NodeId,
+        /// Chosen by the process; the same again is the same start.
+        start: u64,
+        /// Where the others reach it now.
+        address: String,
+    },
+    /// Lets no replica set stay with a node, or lets them come again.
+    SetDraining {
+        /// Which.
+        node: NodeId,
+        /// Whether it is drained.
+        draining: bool,
+    },
+    /// Forgets a node for ever. Its replica sets go to others.
+    RemoveNode {
+        /// Which.
+        node: NodeId,
+    },
+    /// Lets one agent, and no other, stream a deployment.
+    GrantLease {
+        /// Which.
+        deployment: DeploymentName,
+        /// The agent's id.
+        agent: String,
+        /// The number of the lease that is to end; 0 for none.
+        expected: u64,
+    },
 }
 
 /// How a restore stands.
@@ -259,6 +306,16 @@ pub enum Response {
         kind: RefusalKind,
         /// For people: what to do.
         message: String,
+    },
+    /// The node is known.
+    NodeAdded {
+        /// Its number.
+        id: NodeId,
+    },
+    /// The process may work.
+    Started {
+        /// Epochs above this one are its own; this one and those below were a former process's.
+        floor: Epoch,
     },
 }
 

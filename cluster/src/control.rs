@@ -1,17 +1,19 @@
 //! The handle on the cluster's control state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_host::{Host, Kv, Serve, Transport};
-use headwater_model::limits;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::codec;
 use crate::command::{Command, Response};
+use crate::raft::members::Members;
 use crate::raft::network::NoPeers;
-use crate::raft::node::{Mail, Metrics, Node, leads};
+use crate::raft::node::{Mail, Metrics, Node, leads, leads_in_vain};
+use crate::raft::serve;
+use crate::raft::wire::SubmitAnswer;
 use crate::state::{NodeId, State};
 
 /// What a member is started with.
@@ -86,6 +88,15 @@ pub enum ControlError {
     /// Nothing was done: the daemon is ending.
     #[error("the cluster's control has ended on this daemon")]
     Stopped,
+    /// Nothing was done, or not known to be: nobody leads.
+    #[error(
+        "the cluster has no leader: most of its nodes must run and reach one another. Nothing can be changed until then; \
+         what is backed up stays restorable"
+    )]
+    NoLeader,
+    /// The membership was not changed.
+    #[error("the members of the cluster were not changed: {0}")]
+    Membership(String),
     /// The member could not be started.
     #[error("the cluster's control cannot start: {0}")]
     Start(String),
@@ -103,7 +114,16 @@ pub struct Control {
     state: watch::Receiver<Arc<State>>,
     metrics: Metrics,
     server: Arc<dyn Serve>,
+    members: Arc<Members>,
 }
+
+/// How long a command is tried to be brought to a leader.
+const FORWARD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long one leader may take to answer it.
+const FORWARD_ANSWER: Duration = Duration::from_secs(4);
+/// A leader that has not heard of a majority for so long, in milliseconds, counts as none.
+const CUT_OFF_MS: u64 = 3_000;
+const FORWARD_PAUSE: Duration = Duration::from_millis(50);
 
 impl Control {
     /// Starts member `node` on the disk `kv`, which is its own.
@@ -121,6 +141,7 @@ impl Control {
             state,
             metrics,
             server,
+            members,
         } = Node::start(host, kv, node, settings).await?;
         Ok(Control {
             node,
@@ -128,6 +149,7 @@ impl Control {
             state,
             metrics,
             server: Arc::new(server),
+            members: Arc::new(members),
         })
     }
 
@@ -135,15 +157,55 @@ impl Control {
     ///
     /// A refusal is an answer. Dropping the future leaves the command to its fate.
     pub async fn submit(&self, command: Command) -> Result<Response, ControlError> {
-        let max = limits::COMMAND_MAX_BYTES;
-        let bytes = codec::encode("command", &command).map_or(usize::MAX, |encoded| encoded.len());
-        if bytes > max {
-            return Err(ControlError::TooLarge { bytes, max });
+        serve::submit(Some(&self.mailbox), command)
+            .await
+            .map(|(response, _)| response)
+    }
+
+    /// Carries out a command wherever the leader is. When it answers, [`Control::state`] shows here what it did.
+    ///
+    /// It may be submitted more than once, which is harmless: what was carried out already may then be answered with a
+    /// refusal that says so.
+    pub async fn submit_to_leader(&self, command: Command) -> Result<Response, ControlError> {
+        let deadline = Instant::now() + FORWARD_PATIENCE;
+        let mut ended = ControlError::NoLeader;
+        loop {
+            if self.is_cut_off() {
+                // It would wait in a log that nobody else takes in.
+                if Instant::now() >= deadline {
+                    return Err(ended);
+                }
+                sleep(FORWARD_PAUSE).await;
+                continue;
+            }
+            let leader = match serve::submit(Some(&self.mailbox), command.clone()).await {
+                Err(ControlError::NotLeader { leader }) => leader.filter(|leader| *leader != self.node),
+                other => return other.map(|(response, _)| response),
+            };
+            if let Some(leader) = leader {
+                match timeout(FORWARD_ANSWER, self.members.forward(leader, &command)).await {
+                    Ok(Ok(SubmitAnswer::Done(response, index))) => {
+                        // Whoever asked wants to see here what was done there.
+                        let _ = timeout_at(deadline, self.applied(index)).await;
+                        return Ok(response);
+                    }
+                    Ok(Ok(SubmitAnswer::NotLeader(_))) => {}
+                    Ok(Ok(SubmitAnswer::Unknown)) | Ok(Err(_)) | Err(_) => ended = ControlError::Unknown,
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(ended);
+            }
+            sleep(FORWARD_PAUSE).await;
         }
-        let (answer, answered) = oneshot::channel();
-        let mail = Mail::Submit { command, bytes, answer };
-        self.mailbox.send(mail).await.map_err(|_| ControlError::Stopped)?;
-        answered.await.unwrap_or(Err(ControlError::Unknown))
+    }
+
+    async fn applied(&self, index: u64) {
+        let mut metrics = self.metrics.clone();
+        // An error means that this member has ended.
+        let _ = metrics
+            .wait_for(|metrics| metrics.last_applied.is_some_and(|id| id.index >= index))
+            .await;
     }
 
     /// The state after every command applied here. On a member that does not lead it may be behind.
@@ -163,12 +225,58 @@ impl Control {
 
     /// Whether this member leads, as far as it knows: good for choosing who plans, never for what must be right.
     pub fn is_leader(&self) -> bool {
-        leads(&self.metrics)
+        leads(&self.metrics) && !self.is_cut_off()
+    }
+
+    /// Whether this member leads, but most of the others have not answered for so long that it can do nothing.
+    fn is_cut_off(&self) -> bool {
+        leads_in_vain(&self.metrics, CUT_OFF_MS)
     }
 
     /// Who leads, as far as is known here.
     pub fn leader(&self) -> Option<NodeId> {
-        self.metrics.borrow().current_leader.map(NodeId)
+        let leader = self.metrics.borrow().current_leader.map(NodeId);
+        leader.filter(|leader| *leader != self.node || !self.is_cut_off())
+    }
+
+    /// What this member calls others with.
+    pub fn transport(&self) -> Arc<dyn Transport> {
+        self.members.transport()
+    }
+
+    /// The members whose votes count, as far as is known here.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        let metrics = self.metrics.borrow();
+        metrics.membership_config.voter_ids().map(NodeId).collect()
+    }
+
+    /// All members with their addresses, as far as is known here.
+    pub fn members(&self) -> BTreeMap<NodeId, String> {
+        let metrics = self.metrics.borrow();
+        let nodes = metrics.membership_config.nodes();
+        nodes.map(|(id, node)| (NodeId(*id), node.addr.clone())).collect()
+    }
+
+    /// Takes a node into the cluster, in the place of `former` ones: it learns first, and votes as soon as it has caught
+    /// up. Only the leader can. Again is harmless.
+    pub async fn admit(
+        &self,
+        node: NodeId,
+        address: &str,
+        former: &BTreeSet<NodeId>,
+    ) -> Result<BTreeSet<NodeId>, ControlError> {
+        self.members.admit(node, address, former).await
+    }
+
+    /// Takes a node's vote away. Only the leader can. Again is harmless.
+    pub async fn expel(&self, node: NodeId) -> Result<(), ControlError> {
+        self.members.expel(node).await
+    }
+
+    /// Lets another member lead, if this one does; for a daemon that is about to end. Answers once another leads, or when
+    /// it was waited for long enough.
+    pub async fn step_aside(&self) {
+        self.members.step_aside().await;
     }
 
     /// Answers the calls of other members.

@@ -55,6 +55,7 @@ pub(crate) fn add(state: &mut State, name: &DeploymentName, uri: &str, interval:
 pub(crate) fn remove(state: &mut State, name: &DeploymentName) -> Answer {
     find(state, name)?;
     state.deployments.remove(name);
+    state.leases.remove(name);
     let State {
         replica_sets, retired, ..
     } = state;

@@ -2,6 +2,7 @@
 //! snapshots exist, which restores run.
 //!
 //! [`apply`](apply::apply) decides what a [`Command`] does to the [`State`]: pure and total, one file per noun.
+//! [`placement`] and [`leases`] decide who should own and stream what; the leader submits what they say.
 //! [`Control`] is how the rest of the daemon submits commands and reads the state. Raft is in `raft/` and nowhere else.
 
 pub mod apply;
@@ -9,19 +10,28 @@ pub mod codec;
 pub mod command;
 pub mod control;
 pub mod deployments;
+pub mod identity;
 pub mod keys;
+pub mod leases;
+pub mod nodes;
 pub mod phases;
+pub mod placement;
 mod raft;
 pub mod replica_sets;
 pub mod restores;
+pub mod retention;
 pub mod snapshots;
 pub mod state;
+pub mod timetable;
 
 pub use apply::apply;
 pub use command::{Command, RefusalKind, Response};
 pub use control::{Control, ControlError, Settings};
 pub use deployments::Deployment;
+pub use identity::Identity;
 pub use keys::KeyRole;
+pub use leases::Lease;
+pub use nodes::NodeRecord;
 pub use replica_sets::{ImageRef, ReplicaSet};
 pub use restores::{Restore, RestoreState};
 pub use snapshots::Snapshot;

@@ -251,7 +251,7 @@ pub(crate) fn check_image(image: &ImageRef) -> Result<(), Response> {
     Ok(())
 }
 
-fn next_epoch(state: &mut State) -> Epoch {
+pub(crate) fn next_epoch(state: &mut State) -> Epoch {
     state.last_epoch = Epoch(state.last_epoch.0.saturating_add(1));
     state.last_epoch
 }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::deployments::Deployment;
 use crate::keys::KeyRole;
+use crate::leases::Lease;
+use crate::nodes::NodeRecord;
 use crate::replica_sets::ReplicaSet;
 use crate::restores::Restore;
 use crate::snapshots::Snapshot;
@@ -45,4 +47,14 @@ pub struct State {
     pub last_epoch: Epoch,
     /// The highest number ever given to a restore.
     pub last_restore: u64,
+    /// The cluster's name for machines; empty until it is begun.
+    pub cluster: String,
+    /// Its nodes.
+    pub nodes: BTreeMap<NodeId, NodeRecord>,
+    /// The highest number ever given to a node.
+    pub last_node: u64,
+    /// Which agent streams which deployment.
+    pub leases: BTreeMap<DeploymentName, Lease>,
+    /// The highest number ever given to a lease.
+    pub last_lease: u64,
 }

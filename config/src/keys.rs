@@ -39,6 +39,21 @@ pub const NET_LISTEN: Key = Key {
     path: "net.listen",
     meaning: "address and port of the service",
 };
+/// Where other nodes reach this one.
+pub const NET_ADVERTISE: Key = Key {
+    path: "net.advertise",
+    meaning: "HOST:PORT at which other nodes reach this one; empty for net.listen",
+};
+/// Which cluster to join.
+pub const CLUSTER_JOIN: Key = Key {
+    path: "cluster.join",
+    meaning: "HOST:PORT of nodes to join, commas between; empty to begin a cluster",
+};
+/// Where the cluster's key lies.
+pub const CLUSTER_KEY: Key = Key {
+    path: "cluster.keyFile",
+    meaning: "file with the cluster's key; empty for cluster.key in node.dir",
+};
 /// Where backups rest.
 pub const STORE_URI: Key = Key {
     path: "store.uri",
@@ -60,9 +75,12 @@ pub const HEAD_BLOCK_CACHE: Key = Key {
     meaning: "blocks held in memory",
 };
 /// All of them, in the order of the example file.
-pub const KEYS: [Key; 6] = [
+pub const KEYS: [Key; 9] = [
     NODE_DIR,
     NET_LISTEN,
+    NET_ADVERTISE,
+    CLUSTER_JOIN,
+    CLUSTER_KEY,
     STORE_URI,
     SNAPSHOTS_INTERVAL,
     HEAD_MEMTABLE_BUDGET,

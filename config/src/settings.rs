@@ -25,6 +25,12 @@ pub struct Settings {
     pub dir: PathBuf,
     /// Where the service listens.
     pub listen: SocketAddr,
+    /// Where other nodes reach this one, `host:port`; `None` for where it listens.
+    pub advertise: Option<String>,
+    /// Nodes of the cluster to join, `host:port`; empty to begin one.
+    pub join: Vec<String>,
+    /// Where the cluster's key lies; `None` for the node's own folder.
+    pub cluster_key: Option<PathBuf>,
     /// Where backups rest.
     pub store: StoreUri,
     /// Seconds between snapshots of a deployment that does not say otherwise.
@@ -126,6 +132,11 @@ impl Settings {
         let dir = lookup.get(keys::NODE_DIR, DEFAULT_DIR.into(), folder)?;
         Ok(Settings {
             listen: lookup.get(keys::NET_LISTEN, SocketAddr::from(([127, 0, 0, 1], 7480)), address)?,
+            advertise: lookup.get(keys::NET_ADVERTISE, None, |text| Ok(peers(text)?.into_iter().next()))?,
+            join: lookup.get(keys::CLUSTER_JOIN, Vec::new(), peers)?,
+            cluster_key: lookup.get(keys::CLUSTER_KEY, None, |text| {
+                Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+            })?,
             store: lookup.get(keys::STORE_URI, StoreUri::File(dir.join("store")), StoreUri::from_str)?,
             snapshot_interval_seconds: lookup.get(
                 keys::SNAPSHOTS_INTERVAL,
@@ -193,6 +204,23 @@ fn folder(text: &str) -> Result<PathBuf, String> {
     } else {
         Ok(text.into())
     }
+}
+
+/// Addresses with ports, commas between. A leading `http://` is what people paste.
+fn peers(text: &str) -> Result<Vec<String>, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let bare = part.strip_prefix("http://").unwrap_or(part).trim_end_matches('/');
+            let fits = bare.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0)
+            });
+            match fits {
+                true => Ok(bare.to_owned()),
+                false => Err(format!("{part:?} is no HOST:PORT; write for example backup1:7480")),
+            }
+        })
+        .collect()
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -320,6 +348,7 @@ mod tests {
                 "only folders are supported; write file:/path/to/folder",
             ),
             ("snapshots:\n  interval: 1s\n", "1s is outside 1m to 52w"),
+            ("cluster:\n  join: backup1\n", "\"backup1\" is no HOST:PORT"),
             ("head:\n  blockCache: 1KiB\n", "1KiB is outside 1024 to"),
             ("head:\n  memtableBudget: many\n", "\"many\" is no byte count"),
         ] {

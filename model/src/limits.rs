@@ -114,6 +114,8 @@ pub const SNAPSHOTS_WAITING_PER_SET: usize = 8;
 pub const RESTORES_RUNNING_MAX: usize = 32;
 /// Restores that are remembered, running ones included.
 pub const RESTORES_KEPT: usize = 500;
+/// Nodes of one cluster.
+pub const NODES_MAX: usize = 64;
 /// Keys that may call.
 pub const KEYS_MAX: usize = 4096;
 

@@ -17,6 +17,9 @@
 //! | `GET /api/v1/restores` , `/api/v1/restores/{id}` | → `[RestoreView]`, [`RestoreView`] |
 //! | `GET /api/v1/restores/{id}/archive` | → the archive stream, for a restore `to: archive` |
 //! | `GET /api/v1/status` | → [`Status`] |
+//! | `GET /api/v1/cluster` | → [`ClusterView`] |
+//! | `POST /api/v1/cluster/nodes/{id}/drain`, `/add` | → [`ClusterView`]: everything goes from the node; it takes part again |
+//! | `DELETE /api/v1/cluster/nodes/{id}` | → [`ClusterView`]: the node is forgotten |
 //! | `GET /metrics`, `GET /livez`, `GET /readyz` | → text, no key needed |
 
 pub use headwater_model::Phase;
@@ -89,6 +92,9 @@ pub struct DeploymentView {
 pub struct ReplicaSetStatus {
     /// `deployment/set`.
     pub name: ReplicaSetId,
+    /// The node that owns it.
+    #[serde(default)]
+    pub node: Option<u64>,
     /// Which history.
     pub incarnation: Incarnation,
     /// How far its backup is.
@@ -323,4 +329,40 @@ pub struct Status {
     pub replica_sets: Vec<ReplicaSetStatus>,
     /// What a user must know.
     pub alerts: Vec<String>,
+}
+
+/// The nodes of the cluster, as seen from the one that was asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// The cluster's name for machines.
+    pub cluster: String,
+    /// The node that was asked.
+    pub node: u64,
+    /// Who leads, if anyone is known to.
+    pub leader: Option<u64>,
+    /// All nodes.
+    pub nodes: Vec<NodeView>,
+}
+
+/// One node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its number, which no other node ever has.
+    pub id: u64,
+    /// Where the others reach it.
+    pub address: String,
+    /// Whether it answers.
+    pub answers: bool,
+    /// Milliseconds since it last answered.
+    pub silent_ms: u64,
+    /// Whether its vote counts; a new node learns first.
+    pub voter: bool,
+    /// Whether it leads.
+    pub leader: bool,
+    /// Whether it is to own nothing.
+    pub draining: bool,
+    /// Whether its process is about to end.
+    pub leaving: bool,
+    /// What it owns.
+    pub replica_sets: Vec<ReplicaSetId>,
 }

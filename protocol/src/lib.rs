@@ -9,5 +9,6 @@
 pub mod admin;
 pub mod agent;
 pub mod frame;
+pub mod internal;
 pub mod redact;
 pub mod slices;

@@ -29,6 +29,7 @@ fn admit(req: &HttpRequest, needed: KeyRole) -> Result<web::Data<Backup>, Fault>
         .map(header::HeaderValue::as_bytes);
     let key = bearer(given)?;
     let backup = req.app_data::<web::Data<Backup>>().ok_or_else(Fault::not_wired)?;
+    backup.ready()?;
     permit(backup.role_of(key), needed)?;
     Ok(backup.clone())
 }

@@ -17,6 +17,8 @@ use crate::fault::Fault;
 
 /// The largest JSON body.
 const JSON_MAX_BYTES: usize = limits::MIB;
+/// The largest call of another daemon: a frame with some words around it, or the whole control state.
+const CALL_MAX_BYTES: usize = limits::CONTROL_STATE_MAX_BYTES + limits::MIB;
 /// A sender that is silent for this long is cut off.
 const PIECE_DEADLINE: Duration = Duration::from_secs(30);
 /// A body that is not whole by then is refused: 64 MiB in this time is 220 KiB/s.
@@ -39,6 +41,11 @@ pub(crate) async fn frame(req: &HttpRequest, payload: web::Payload) -> Result<Fr
     let _place = FRAME_PLACES.acquire().await.map_err(|_| Fault::not_wired())?;
     let bytes = read(payload, declared, limits::FRAME_MAX_BYTES).await?;
     Ok(FrameBody { bytes, _place })
+}
+
+/// Reads a call of another daemon: a frame with some words around it, or a piece of the control state.
+pub(crate) async fn call(req: &HttpRequest, payload: web::Payload) -> Result<Bytes, Fault> {
+    read(payload, declared(req), CALL_MAX_BYTES).await
 }
 
 /// Reads JSON.

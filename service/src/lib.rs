@@ -6,7 +6,8 @@
 //! * `access`: who may do what.
 //! * `body`: bodies with a limit and a deadline.
 //! * `fault`: every answer other than 2xx is a `Refusal` in JSON, whatever went wrong.
-//! * `ingest`, `admin`, `probes`, `console`: the routes.
+//! * `ingest`, `admin`, `cluster`, `probes`, `console`: the routes.
+//! * `internal`: where other daemons call.
 //! * `archive`: a stream that breaks rather than lies.
 //! * `server`: the listening process.
 
@@ -14,10 +15,12 @@ mod access;
 mod admin;
 mod archive;
 mod body;
+mod cluster;
 mod console;
 mod fault;
 mod guard;
 mod ingest;
+mod internal;
 mod probes;
 mod server;
 
@@ -25,6 +28,7 @@ use actix_web::http::Method;
 use actix_web::{HttpRequest, Resource, middleware, web};
 use headwater_actors::Backup;
 
+pub use internal::Door;
 pub use server::serve;
 
 use fault::Fault;
@@ -36,6 +40,8 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
         .wrap(middleware::from_fn(guard::refuse_panics))
         .configure(ingest::routes)
         .configure(admin::routes)
+        .configure(cluster::routes)
+        .configure(internal::routes)
         .configure(probes::routes)
         .configure(console::routes)
         .default_service(web::to(no_such_place));

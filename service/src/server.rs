@@ -8,6 +8,8 @@ use std::time::Duration;
 use actix_web::{App, HttpServer, web};
 use headwater_actors::Backup;
 
+use crate::internal::Door;
+
 /// Threads that serve connections; the engine's work is elsewhere.
 const WORKERS: usize = 2;
 /// Connections held at once by each of them.
@@ -20,10 +22,16 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const DRAIN_SECONDS: u64 = 10;
 
 /// Serves until `stop` resolves, then finishes the requests in progress and returns. Fails when the address cannot
-/// be bound.
-pub async fn serve(backup: Backup, listen: SocketAddr, stop: impl Future<Output = ()>) -> io::Result<()> {
-    let backup = web::Data::new(backup);
-    let server = HttpServer::new(move || App::new().app_data(backup.clone()).configure(crate::configure))
+/// be bound. Other daemons come in by `door`.
+pub async fn serve(backup: Backup, door: Door, listen: SocketAddr, stop: impl Future<Output = ()>) -> io::Result<()> {
+    let (backup, door) = (web::Data::new(backup), web::Data::new(door));
+    let app = move || {
+        App::new()
+            .app_data(backup.clone())
+            .app_data(door.clone())
+            .configure(crate::configure)
+    };
+    let server = HttpServer::new(app)
         .workers(WORKERS)
         .max_connections(CONNECTIONS_PER_WORKER)
         .client_request_timeout(HEAD_DEADLINE)

@@ -54,8 +54,14 @@ fn span(rng: &mut StdRng, most_ms: u64) -> Duration {
     Duration::from_millis(rng.gen_range(1..=most.max(2)))
 }
 
+/// A daemon and somebody who talks to it.
 fn someone(world: &World, rng: &mut StdRng) -> (Peer, Peer) {
-    let daemon = daemon::NAMES[rng.gen_range(0..world.daemons.len())];
+    let at = rng.gen_range(0..world.daemons.len());
+    let daemon = daemon::NAMES[at];
+    if world.daemons.len() > 1 && rng.gen_bool(0.6) {
+        trace::mark("network: members apart");
+        return (daemon, daemon::NAMES[(at + 1) % world.daemons.len()]);
+    }
     let agent = agent::NAMES[rng.gen_range(0..world.agents.len())];
     (daemon, agent)
 }

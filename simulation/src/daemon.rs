@@ -1,19 +1,24 @@
 //! A daemon: production control state, supervisors, children, head and stores, in a simulated process.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use headwater_actors::{Backup, Ground, Tuning};
 use headwater_cluster::{Control, KeyRole, NodeId, Settings};
 use headwater_host::memory::MemoryDisk;
-use headwater_host::{ExitReason, Host};
+use headwater_host::{ExitReason, Host, Kv, Op, Serve, Transport, TransportError};
 
 use crate::disk::SimKv;
 use crate::door::{self, AGENT_KEY};
-use crate::network::{Peer, Request};
+use crate::network::{Peer, Request, Socket};
 use crate::oracle::Oracle;
+use crate::planted::{self, Bug};
 use crate::process::{Life, Process};
 use crate::time::Clock;
 use crate::user;
@@ -34,6 +39,7 @@ pub struct Machine {
     pub boots: u64,
     /// The process that runs.
     pub process: Option<Process>,
+    yesterday: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
 }
 
 impl Machine {
@@ -45,6 +51,7 @@ impl Machine {
             disk: MemoryDisk::new(),
             boots: 0,
             process: None,
+            yesterday: None,
         }
     }
 
@@ -78,6 +85,24 @@ impl Machine {
         if let Some(process) = self.process.take() {
             process.kill();
             self.disk.crash(seed);
+            if planted::is(Bug::DiskOfYesterday) {
+                self.go_back();
+            }
+        }
+    }
+
+    /// The disk of the second start comes back at every later one.
+    fn go_back(&mut self) {
+        if self.boots == 2 {
+            self.yesterday = Some(self.disk.durable());
+        } else if let Some(yesterday) = &self.yesterday {
+            let old = MemoryDisk::new();
+            let kv = old.open();
+            let puts = yesterday.iter().map(|(key, value)| Op::put(key.clone(), value.clone()));
+            // In memory, and nothing is planted into it.
+            let _ = kv.write(puts.collect());
+            let _ = kv.flush().now_or_never();
+            self.disk = old;
         }
     }
 }
@@ -107,33 +132,60 @@ impl Run {
             self.parts.health.clone(),
             self.seed,
         );
-        let settings = Settings::single(NodeId(self.id));
+        let settings = match draw.daemons {
+            1 => Settings::single(NodeId(self.id)),
+            several => {
+                let members = (1..=several as u64).map(|id| (NodeId(id), NAMES[id as usize - 1].to_owned()));
+                Settings::among(members.collect(), self.transport(life))
+            }
+        };
         let control = Control::start(host, Arc::new(kv), NodeId(self.id), settings);
         let control = control.await.map_err(|e| e.to_string())?;
         self.watch(&control, life);
+        // Listens at once: members of several need one another to start.
+        let backup = Rc::new(OnceCell::new());
+        self.listen(control.server(), backup.clone(), life);
         let ground = Ground {
             host: host.clone(),
             control,
-            objects: self.parts.oracle.store().door(life.clone()),
+            objects: self.parts.oracle.store().door(life.clone(), self.process),
             node: NodeId(self.id),
             tuning: Tuning {
-                snapshot_interval_s: Tuning::default().snapshot_interval_s,
                 memtable_bytes: draw.memtable_bytes,
                 waypoint_seconds: draw.waypoint_seconds,
                 scratch: None,
                 threads: 0,
+                address: Some(NAMES[self.id as usize - 1].to_owned()),
+                ..Tuning::default()
             },
         };
-        let backup = Backup::start(ground).await.map_err(|refusal| refusal.message)?;
-        let admitted = backup.admit(AGENT_KEY, KeyRole::Agent).await;
-        admitted.map_err(|refusal| refusal.message)?;
-        self.listen(backup, life);
+        let started = Backup::start(ground).await.map_err(|refusal| refusal.message)?;
+        let watched = (
+            started.clone(),
+            life.clone(),
+            self.parts.oracle.clone(),
+            (self.process, draw.daemons > 1),
+        );
+        tokio::task::spawn_local(watch_status(watched));
+        tokio::task::spawn_local(admit(started.clone()));
+        // Set once: there is one start in a process.
+        let _ = backup.set(started);
         std::future::pending().await
+    }
+
+    fn transport(&self, life: &Life) -> Arc<dyn Transport> {
+        Arc::new(Wire {
+            from: NAMES[self.id as usize - 1],
+            socket: self.parts.network.socket(),
+            life: life.clone(),
+        })
     }
 
     /// Shows every control state to the oracle.
     fn watch(&self, control: &Control, life: &Life) {
-        let (oracle, life, id) = (self.parts.oracle.clone(), life.clone(), self.id);
+        let (oracle, life) = (self.parts.oracle.clone(), life.clone());
+        // What a single member acknowledged outlives its process; one of several may begin behind and catch up.
+        let id = if self.parts.draw.daemons == 1 { 0 } else { self.process };
         let mut states = control.watch();
         tokio::task::spawn_local(async move {
             loop {
@@ -148,36 +200,75 @@ impl Run {
         });
     }
 
-    fn listen(&self, backup: Backup, life: &Life) {
-        let oracle = self.parts.oracle.clone();
-        let watched = (backup.clone(), life.clone(), oracle.clone(), self.process);
-        tokio::task::spawn_local(watch_status(watched));
-        let (backup, life) = (Rc::new(backup), life.clone());
-        self.parts
-            .network
-            .listen(NAMES[self.id as usize - 1], move |_, request| {
-                let (backup, oracle, life): (_, Oracle, Life) = (backup.clone(), oracle.clone(), life.clone());
-                async move {
-                    match request {
-                        Request::Agent { path, key, body } => {
-                            door::agent_post(&backup, &oracle, &life, &path, &key, body).await
-                        }
-                        Request::User(wish) => user::grant(&backup, wish).await,
-                        Request::Member { .. } => (404, bytes::Bytes::new()),
+    fn listen(&self, raft: Arc<dyn Serve>, backup: Rc<OnceCell<Backup>>, life: &Life) {
+        let (oracle, life) = (self.parts.oracle.clone(), life.clone());
+        let name = NAMES[self.id as usize - 1];
+        self.parts.network.listen(name, move |_, request| {
+            let (raft, backup, oracle, life) = (raft.clone(), backup.clone(), oracle.clone(), life.clone());
+            async move {
+                let backup = backup.get();
+                match (request, backup) {
+                    (Request::Member { kind, body }, Some(backup)) => {
+                        (200, backup.server().serve(kind, body).await.into())
                     }
+                    (Request::Member { kind, body }, None) => (200, raft.serve(kind, body).await.into()),
+                    (_, None) => (503, Bytes::new()),
+                    (Request::Agent { path, key, body }, Some(backup)) => {
+                        door::agent_post(backup, &oracle, &life, &path, &key, body).await
+                    }
+                    (Request::User(wish), Some(backup)) => user::grant(backup, wish).await,
                 }
-                .boxed_local()
-            });
+            }
+            .boxed_local()
+        });
     }
 }
 
-async fn watch_status((backup, life, oracle, process): (Backup, Life, Oracle, u64)) {
+/// A daemon's calls to others.
+struct Wire {
+    from: Peer,
+    socket: Socket,
+    life: Life,
+}
+
+impl Transport for Wire {
+    fn call(&self, peer: u64, kind: u8, body: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, TransportError>> {
+        let to = usize::try_from(peer)
+            .ok()
+            .and_then(|id| NAMES.get(id.checked_sub(1)?))
+            .copied();
+        let (from, socket, life) = (self.from, self.socket.clone(), self.life.clone());
+        async move {
+            let to = to.ok_or(TransportError::UnknownPeer(peer))?;
+            if !life.is_alive() {
+                return std::future::pending().await;
+            }
+            let answer = socket.ask(from, to, Request::Member { kind, body }).await;
+            answer
+                .map(|(_, body)| body.to_vec())
+                .map_err(|silence| TransportError::Unreachable {
+                    peer,
+                    reason: format!("{silence:?}"),
+                })
+        }
+        .boxed()
+    }
+}
+
+/// The agents' key is let in as soon as there is somebody to decide it.
+async fn admit(backup: Backup) {
+    while backup.admit(AGENT_KEY, KeyRole::Agent).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+async fn watch_status((backup, life, oracle, (process, several)): (Backup, Life, Oracle, (u64, bool))) {
     loop {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         if let Ok(status) = backup.status().await
             && life.is_alive()
         {
-            oracle.status(process, &status);
+            oracle.status(process, several, &status);
         }
     }
 }

@@ -101,11 +101,11 @@ impl Draw {
         let mut draw = Draw {
             seed,
             mode,
-            daemons: 1,
+            daemons: [1, 1, 3][rng.gen_range(0..3)],
             agents: if rng.gen_bool(0.2) { 2 } else { 1 },
             safety_s: rng.gen_range(40..160),
             mongo: MongoDraw {
-                members: rng.gen_range(1..=3),
+                members: [1, 1, 2, 3, 3, 5][rng.gen_range(0..6)],
                 version,
                 latency_ms: rng.gen_range(1..15),
                 lag_ms: rng.gen_range(50..2000),

@@ -28,7 +28,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     match arguments() {
-        Ok(arguments) if arguments.to == arguments.from + 1 => one(&arguments),
+        Ok(arguments) if arguments.hours.is_none() && arguments.to == arguments.from.saturating_add(1) => {
+            one(&arguments)
+        }
         Ok(arguments) => many(&arguments),
         Err(why) => {
             eprintln!("{why}\n{USAGE}");
@@ -57,7 +59,7 @@ fn arguments() -> Result<Arguments, String> {
         match word.as_str() {
             "--seed" => {
                 parsed.from = number(&value()?)?;
-                parsed.to = parsed.from + 1;
+                parsed.to = parsed.from.saturating_add(1);
             }
             "--seeds" => {
                 let range = value()?;
@@ -79,6 +81,14 @@ fn arguments() -> Result<Arguments, String> {
             }
             other => return Err(format!("{other:?} is not understood")),
         }
+    }
+    if parsed.hours.is_some() && parsed.from == 0 {
+        #[expect(clippy::disallowed_methods, reason = "new seeds every night")]
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        parsed.from = now.as_secs() * 1_000_000;
+        println!("from seed {}", parsed.from);
     }
     if parsed.to <= parsed.from {
         return Err("no seeds".to_owned());

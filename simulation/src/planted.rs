@@ -39,8 +39,10 @@ pub enum Bug {
     ScanReadsStale,
     /// The listing of collections forgets one.
     ListingForgetsCollection,
-    /// A fetch of missing documents finds nothing.
-    FetchFindsNothing,
+    /// Now and then a new oplog slice gets the bytes of the one written before it.
+    MisdirectedWrite,
+    /// A daemon comes back with the disk of an earlier day.
+    DiskOfYesterday,
     /// A groom deletes by listing what it does not know.
     GroomDeletesPack,
     /// A groom deletes the newest image.
@@ -56,7 +58,7 @@ pub enum Bug {
 }
 
 /// All of them.
-pub const ALL: [Bug; 22] = [
+pub const ALL: [Bug; 23] = [
     Bug::DiskForgetsFlush,
     Bug::StoreOverwrites,
     Bug::ListForgetsLast,
@@ -72,7 +74,8 @@ pub const ALL: [Bug; 22] = [
     Bug::ScanSkipsDocument,
     Bug::ScanReadsStale,
     Bug::ListingForgetsCollection,
-    Bug::FetchFindsNothing,
+    Bug::MisdirectedWrite,
+    Bug::DiskOfYesterday,
     Bug::GroomDeletesPack,
     Bug::GroomDeletesImage,
     Bug::RestoreAlters,
@@ -109,9 +112,19 @@ pub fn strikes(bug: Bug, nth: u64) -> bool {
 
 /// Whether a write to this key is one that a planted bug loses.
 pub fn lost_write(key: &str) -> bool {
-    key.contains("/oplog/") && !key.contains("manifest") && strikes(Bug::OplogWriteLost, 17)
+    is_slice(key) && strikes(Bug::OplogWriteLost, 17)
         || key.ends_with(".pack") && strikes(Bug::PackWriteLost, 3)
         || key.contains("/images/") && strikes(Bug::ManifestLost, 2)
+}
+
+/// Whether this key is that of an oplog slice.
+pub fn is_slice(key: &str) -> bool {
+    key.contains("/oplog/") && !key.contains("/manifest/")
+}
+
+/// Whether a write to this key is one that a planted bug gives other bytes.
+pub fn misdirected(key: &str) -> bool {
+    is_slice(key) && strikes(Bug::MisdirectedWrite, 11)
 }
 
 /// A bug by its name.

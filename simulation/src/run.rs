@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use crate::draw::{Draw, Mode};
 use crate::mongo::set;
 use crate::oracle::window::Unkept;
-use crate::oracle::{Violation, chain};
+use crate::oracle::{Violation, chain, raft};
 use crate::planted::{self, Bug};
 use crate::trace::Told;
 use crate::world::{World, replica_set};
-use crate::{chaos, entropy, time, trace, wishes};
+use crate::{chaos, entropy, rogue, time, trace, wishes};
 
 /// How a seed is run.
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +138,7 @@ async fn phases(world: &Rc<World>) -> Option<Violation> {
     let protecting = world.clone();
     tokio::task::spawn_local(async move { wishes::protect(&protecting).await });
     chaos::unleash(world);
+    rogue::unleash(world);
     for _ in 0..world.parts.draw.safety_s {
         tokio::time::sleep(Duration::from_secs(1)).await;
         if let Some(violation) = oracle.violation() {
@@ -242,6 +243,12 @@ async fn rest(world: &World) -> Result<(), Violation> {
         let stored = chain::check(bare, &id, incarnations, oracle.source()).await?;
         oracle.acknowledged_within(&stored)?;
     }
+    let disks: Vec<_> = world
+        .daemons
+        .iter()
+        .map(|daemon| daemon.borrow().disk.clone())
+        .collect();
+    raft::check(&disks)?;
     let mut rng = world.parts.rng("samples");
     for _ in 0..SAMPLES {
         if let Some(wanted) = wishes::choose(world, &timeline, &mut rng) {

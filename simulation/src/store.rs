@@ -40,6 +40,12 @@ struct Troubles {
     full: bool,
     /// Checksums of what was ever written, for the promise oracle.
     written: BTreeMap<[u8; 32], String>,
+    /// The newest oplog slice.
+    last_slice: Option<Bytes>,
+    /// Which process wrote packs under an epoch.
+    writers: BTreeMap<String, u64>,
+    /// An epoch that two wrote under.
+    shared_epoch: Option<String>,
 }
 
 /// The store. Clones are the same one.
@@ -53,6 +59,7 @@ pub struct Store {
 pub struct StoreDoor {
     store: Store,
     life: Life,
+    process: u64,
 }
 
 enum Fate {
@@ -73,15 +80,19 @@ impl Store {
                 outage_until: None,
                 full: false,
                 written: BTreeMap::new(),
+                last_slice: None,
+                writers: BTreeMap::new(),
+                shared_epoch: None,
             })),
         }
     }
 
     /// The store for a process.
-    pub fn door(&self, life: Life) -> Arc<StoreDoor> {
+    pub fn door(&self, life: Life, process: u64) -> Arc<StoreDoor> {
         Arc::new(StoreDoor {
             store: self.clone(),
             life,
+            process,
         })
     }
 
@@ -119,6 +130,11 @@ impl Store {
         let key = self.lock().written.get(blake3::hash(bytes).as_bytes()).cloned();
         let found = key.and_then(|key| self.objects.get(&key).now_or_never());
         found.is_some_and(|found| found.is_ok_and(|found| found == bytes))
+    }
+
+    /// An epoch under which two processes wrote blocks, if there is one.
+    pub fn shared_epoch(&self) -> Option<String> {
+        self.lock().shared_epoch.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Troubles> {
@@ -185,7 +201,18 @@ impl StoreDoor {
 
     fn note(&self, key: &str, bytes: &Bytes) {
         let sum = *blake3::hash(bytes).as_bytes();
-        self.store.lock().written.insert(sum, key.to_owned());
+        let mut troubles = self.store.lock();
+        troubles.written.insert(sum, key.to_owned());
+        if planted::is_slice(key) {
+            troubles.last_slice = Some(bytes.clone());
+        }
+        // Packs are named by epoch and number.
+        if let Some((epoch, _)) = key.rsplit_once('-').filter(|(_, number)| number.ends_with(".pack")) {
+            let writer = *troubles.writers.entry(epoch.to_owned()).or_insert(self.process);
+            if writer != self.process {
+                troubles.shared_epoch = Some(epoch.to_owned());
+            }
+        }
     }
 }
 
@@ -207,7 +234,15 @@ impl Objects for StoreDoor {
                 self.note(key, &bytes);
                 return Ok(Put::Created);
             }
-            let put = self.store.objects.put_new(key, bytes.clone()).await?;
+            let misdirected = match planted::misdirected(key) {
+                true => self.store.lock().last_slice.clone(),
+                false => None,
+            };
+            let put = self
+                .store
+                .objects
+                .put_new(key, misdirected.unwrap_or_else(|| bytes.clone()))
+                .await?;
             if put == Put::Created {
                 self.note(key, &bytes);
             }

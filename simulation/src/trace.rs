@@ -27,7 +27,7 @@ struct Trace {
 const TAIL: usize = 60;
 
 /// Every mark there is: a set of seeds that did not hit one of them has not tried what it stands for.
-pub const MARKS: [&str; 35] = [
+pub const MARKS: [&str; 36] = [
     "agent killed",
     "agent: request timed out",
     "clock set",
@@ -37,6 +37,7 @@ pub const MARKS: [&str; 35] = [
     "network: answer lost",
     "network: late message",
     "network: link cut",
+    "network: members apart",
     "network: message doubled",
     "network: message lost",
     "power cut",

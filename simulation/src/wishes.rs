@@ -39,13 +39,13 @@ async fn ask_for<T: DeserializeOwned>(world: &World, at: usize, wish: Wish) -> O
 /// Protects the source, for as long as it takes.
 pub async fn protect(world: &World) {
     let Some(name) = deployment() else { return };
-    loop {
+    for at in (0..world.daemons.len()).cycle() {
         let request = AddDeployment {
             name: name.clone(),
             uri: SOURCE_URI.to_owned(),
             snapshot_interval_seconds: Some(world.parts.draw.snapshot_interval_s),
         };
-        match ask(world, 0, Wish::Add(request)).await {
+        match ask(world, at, Wish::Add(request)).await {
             // Refused as known: it was carried out before, and only the answer was lost.
             Some((200 | 409, _)) => return,
             _ => tokio::time::sleep(Duration::from_millis(500)).await,

@@ -17,6 +17,8 @@ use crate::{keys, stop};
 #[derive(Debug, Args)]
 #[command(before_help = "Examples:
   headwater daemon --dir /var/lib/headwater --listen 0.0.0.0:7480
+  headwater daemon --init --listen 10.0.0.1:7480 --store file:/mnt/backups          first of three
+  headwater daemon --join 10.0.0.1:7480 --listen 10.0.0.2:7480 --store file:/mnt/backups --cluster-key cluster.key
   headwater daemon --config /etc/headwater.yaml\n")]
 pub struct Daemon {
     /// Folder of this node; its keys are made there at the first start: admin.key, agent.key
@@ -25,7 +27,19 @@ pub struct Daemon {
     /// Address and port to listen on [default: 127.0.0.1:7480]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Where backups rest: file:PATH [default: the folder store in DIR]
+    /// Begin a cluster that others can join, if DIR belongs to none; so does a daemon without --init and --join
+    #[arg(long, conflicts_with = "join")]
+    init: bool,
+    /// Join the cluster of these nodes, if DIR belongs to none
+    #[arg(long, value_name = "ADDR[,ADDR]")]
+    join: Option<String>,
+    /// Address and port at which other nodes reach this one [default: that of --listen]
+    #[arg(long, value_name = "ADDR")]
+    advertise: Option<String>,
+    /// File with the cluster's key, made by the node that began the cluster [default: cluster.key in DIR]
+    #[arg(long, value_name = "FILE")]
+    cluster_key: Option<PathBuf>,
+    /// Where backups rest, the same for all nodes of a cluster: file:PATH [default: the folder store in DIR]
     #[arg(long, value_name = "URI")]
     store: Option<String>,
     /// Settings file
@@ -40,13 +54,20 @@ impl Daemon {
     /// Carries it out: serves until told to stop.
     pub async fn run(self) -> Outcome {
         logging::start(self.log_format, false);
-        let dir = self.dir.as_ref().map(|dir| dir.display().to_string());
+        let text = |path: &PathBuf| path.display().to_string();
+        let (dir, cluster_key) = (self.dir.as_ref().map(text), self.cluster_key.as_ref().map(text));
         let flags = [
             (settings_keys::NODE_DIR, "--dir", dir),
             (settings_keys::NET_LISTEN, "--listen", self.listen),
+            (settings_keys::NET_ADVERTISE, "--advertise", self.advertise),
+            (settings_keys::CLUSTER_JOIN, "--join", self.join),
+            (settings_keys::CLUSTER_KEY, "--cluster-key", cluster_key),
             (settings_keys::STORE_URI, "--store", self.store),
         ];
-        let settings = settings(flags, self.config.as_deref())?;
+        let mut settings = settings(flags, self.config.as_deref())?;
+        if self.init {
+            settings.join.clear();
+        }
         let keys = keys::of_node(&settings.dir)?;
         let listen = settings.listen;
         if !listen.ip().is_loopback() {
@@ -54,7 +75,12 @@ impl Daemon {
         }
         tracing::info!(admin_key = %keys::admin_file(&settings.dir).display(), "an administrator's key lies in a file");
         let node = start(NodeSettings { settings, keys }).await?;
-        let served = serve(&node, listen, stop::wished()).await;
+        let leave = async {
+            stop::wished().await;
+            tracing::info!("handing over before ending");
+            node.backup.leave().await;
+        };
+        let served = serve(&node, listen, leave).await;
         let stopped = end(node).await;
         served.and(stopped)
     }
@@ -84,7 +110,9 @@ pub fn settings<const N: usize>(
 
 /// Starts a node, or says why not.
 pub async fn start(settings: NodeSettings) -> Outcome<Node> {
-    node::start_node(settings)
+    let (dir, file) = (&settings.settings.dir, settings.settings.cluster_key.as_deref());
+    let cluster_key = keys::of_cluster(dir, file, !settings.settings.join.is_empty())?;
+    node::start_node(settings, &cluster_key)
         .await
         .map_err(|e| Failure::new(Exit::Failed, format!("the node cannot start: {e:#}")))
 }
@@ -98,7 +126,7 @@ pub async fn end(node: Node) -> Outcome {
 
 /// Serves a node until `stop`.
 pub async fn serve(node: &Node, listen: SocketAddr, stop: impl Future<Output = ()>) -> Outcome {
-    headwater_service::serve(node.backup.clone(), listen, stop)
+    headwater_service::serve(node.backup.clone(), node.door.clone(), listen, stop)
         .await
         .map_err(|e| {
             let failure = Failure::new(Exit::Failed, format!("cannot serve at {listen}: {e}"));

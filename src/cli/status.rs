@@ -94,6 +94,7 @@ pub mod samples {
     pub fn set() -> ReplicaSetStatus {
         ReplicaSetStatus {
             name: "shop/rs0".parse().unwrap(),
+            node: Some(1),
             incarnation: headwater_model::Incarnation(1),
             phase: Phase::Complete,
             tip: Some(Position { t: 1_795_343_600, i: 1 }),

@@ -10,6 +10,7 @@ use headwater_model::{Incarnation, ReplicaSetId};
 use headwater_protocol::frame::{self, Frame, FrameKind};
 use serde::{Deserialize, Serialize};
 
+use crate::fence::Fence;
 use crate::objects::{ObjectMeta, Objects, StoreError};
 
 #[derive(Serialize, Deserialize)]
@@ -23,21 +24,34 @@ pub struct ImageStore {
     objects: Arc<dyn Objects>,
     replica_set: ReplicaSetId,
     folder: String,
+    fence: Option<Arc<Fence>>,
 }
 
 impl ImageStore {
-    /// The images under `prefix` (ends with `/`). Touches nothing.
+    /// The images under `prefix` (ends with `/`), to be written within `fence` only. Touches nothing.
     pub fn new(
         objects: Arc<dyn Objects>,
         prefix: &str,
         replica_set: &ReplicaSetId,
         incarnation: Incarnation,
+        fence: Option<Arc<Fence>>,
     ) -> ImageStore {
         let folder = format!("{prefix}images/{:016x}/", incarnation.0);
         ImageStore {
             objects,
             replica_set: replica_set.clone(),
             folder,
+            fence,
+        }
+    }
+
+    async fn writable(&self) -> Result<(), StoreError> {
+        match &self.fence {
+            Some(fence) => fence.check().await.map(drop),
+            None => Err(StoreError::refused(
+                &self.folder,
+                "opened to read; open it with an epoch to write",
+            )),
         }
     }
 
@@ -56,6 +70,7 @@ impl ImageStore {
             replica_set: self.replica_set.clone(),
             name: name.to_owned(),
         };
+        self.writable().await?;
         let bytes = frame::seal(FrameKind::Image, &header, manifest).map_err(|e| StoreError::refused(&key, e))?;
         self.objects.put(&key, bytes).await
     }
@@ -83,6 +98,7 @@ impl ImageStore {
 
     /// Removes an image; one that is not there is no error.
     pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.writable().await?;
         self.objects.delete(&self.key(name)?).await
     }
 }

@@ -4,7 +4,7 @@
 //! * [`blocks`]: what a head sees of a blockstore; [`pack`]: the blockstore over objects;
 //!   [`memory_blocks`]: blocks in memory.
 //! * [`oplog_store`], [`sync_store`], [`images`]: homes of oplog slices, sync slices and image manifests.
-//! * [`repository`]: all of these for one replica set.
+//! * [`repository`]: all of these for one replica set; [`fence`]: one writer at a time.
 //! * [`note`]: small checksummed records.
 //!
 //! Every format here is described in the file that writes it, and has a test with fixed bytes.
@@ -12,6 +12,7 @@
 pub mod backend;
 pub mod blocks;
 pub mod conformance;
+pub mod fence;
 pub mod images;
 pub mod memory_blocks;
 pub mod note;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use headwater_host::Host;
 use headwater_model::{Epoch, Incarnation, ReplicaSetId};
 
+use crate::fence::Fence;
 use crate::images::ImageStore;
 use crate::objects::{Objects, StoreError};
 use crate::oplog_store::OplogStore;
@@ -18,6 +19,8 @@ pub struct Repository {
     replica_set: ReplicaSetId,
     prefix: String,
     blocks: Arc<PackStore>,
+    /// `None`: opened to read.
+    fence: Option<Arc<Fence>>,
 }
 
 /// Where a replica set's objects are, with a `/` at its end.
@@ -26,22 +29,18 @@ pub fn prefix(replica_set: &ReplicaSetId) -> String {
 }
 
 impl Repository {
-    /// Opens the blocks for writing under `epoch`.
+    /// Opens the repository for writing under `epoch`; from then on everyone with a lower one is fenced.
     pub async fn open(
         objects: Arc<dyn Objects>,
         host: &Host,
         replica_set: &ReplicaSetId,
         epoch: Epoch,
     ) -> Result<Repository, StoreError> {
-        let blocks = PackStore::open(
-            objects.clone(),
-            host,
-            &prefix(replica_set),
-            epoch,
-            PackSettings::default(),
-        )
-        .await?;
-        Ok(Self::with(objects, replica_set, blocks))
+        let prefix = prefix(replica_set);
+        let fence = Fence::claim(objects.clone(), &prefix, epoch).await?;
+        let settings = PackSettings::default();
+        let blocks = PackStore::open_fenced(objects.clone(), host, &prefix, fence.clone(), settings).await?;
+        Ok(Self::with(objects, replica_set, blocks, Some(fence)))
     }
 
     /// Opens the blocks for reading only, whatever epoch writes meanwhile.
@@ -52,15 +51,21 @@ impl Repository {
     ) -> Result<Repository, StoreError> {
         let blocks =
             PackStore::open_to_read(objects.clone(), host, &prefix(replica_set), PackSettings::default()).await?;
-        Ok(Self::with(objects, replica_set, blocks))
+        Ok(Self::with(objects, replica_set, blocks, None))
     }
 
-    fn with(objects: Arc<dyn Objects>, replica_set: &ReplicaSetId, blocks: Arc<PackStore>) -> Repository {
+    fn with(
+        objects: Arc<dyn Objects>,
+        replica_set: &ReplicaSetId,
+        blocks: Arc<PackStore>,
+        fence: Option<Arc<Fence>>,
+    ) -> Repository {
         Repository {
             objects,
             replica_set: replica_set.clone(),
             prefix: prefix(replica_set),
             blocks,
+            fence,
         }
     }
 
@@ -76,7 +81,14 @@ impl Repository {
 
     /// The image manifests of one incarnation.
     pub fn images(&self, incarnation: Incarnation) -> ImageStore {
-        ImageStore::new(self.objects.clone(), &self.prefix, &self.replica_set, incarnation)
+        let fence = self.fence.clone();
+        ImageStore::new(
+            self.objects.clone(),
+            &self.prefix,
+            &self.replica_set,
+            incarnation,
+            fence,
+        )
     }
 
     /// Opens the oplog of one incarnation.
@@ -86,6 +98,7 @@ impl Repository {
 
     /// Opens the sync store of one incarnation.
     pub async fn sync(&self, incarnation: Incarnation) -> Result<SyncStore, StoreError> {
-        SyncStore::open(self.objects.clone(), &self.prefix, &self.replica_set, incarnation).await
+        let store = SyncStore::open(self.objects.clone(), &self.prefix, &self.replica_set, incarnation).await?;
+        Ok(store.fenced(self.fence.clone()))
     }
 }

@@ -215,3 +215,18 @@ async fn a_flipped_bit_in_any_object_is_found_and_what_comes_before_stays_readab
         }
     }
 }
+
+#[tokio::test]
+async fn what_a_former_owner_still_stores_is_found_by_its_successor() {
+    let (objects, successor) = filled(3).await;
+    let former = open(&objects).await.unwrap();
+    let later = chain(5);
+    for frame in &later[3..] {
+        former.append(frame.clone()).await.unwrap();
+    }
+    assert_eq!(last_positions(&successor, 0).await.len(), 3, "nobody told it");
+    assert!(successor.look_ahead().await.unwrap());
+    assert!(successor.look_ahead().await.unwrap());
+    assert!(!successor.look_ahead().await.unwrap());
+    assert_eq!(last_positions(&successor, 0).await.len(), 5);
+}

@@ -20,6 +20,8 @@ pub struct Headwater {
     port: u16,
     daemon: Option<Process>,
     agent: Option<Process>,
+    /// Addresses of other daemons than its own.
+    services: Option<String>,
     environment: Vec<(String, String)>,
 }
 
@@ -52,6 +54,7 @@ impl Headwater {
             port: free_port()?,
             daemon: None,
             agent: None,
+            services: None,
             environment: Vec::new(),
         })
     }
@@ -69,7 +72,18 @@ impl Headwater {
 
     /// Address of the service.
     pub fn service(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let own = || format!("http://127.0.0.1:{}", self.port);
+        self.services.clone().unwrap_or_else(own)
+    }
+
+    /// From now on commands go to these addresses, with commas between.
+    pub fn talk_to(&mut self, services: &str) {
+        self.services = Some(services.to_owned());
+    }
+
+    /// Where everything of this lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The administrator's key; there once the daemon has started.
@@ -188,7 +202,7 @@ impl Headwater {
         outcome.with_context(|| format!("the daemon's log ends so:\n{}", self.log_tail("daemon")))
     }
 
-    fn logged(&self, role: &str) -> Result<Command> {
+    pub(crate) fn logged(&self, role: &str) -> Result<Command> {
         let log = File::options().create(true).append(true).open(self.log(role))?;
         let mut command = Command::new(&self.binary);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);

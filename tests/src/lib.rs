@@ -27,6 +27,7 @@ pub mod process;
 pub mod proof;
 pub mod replay;
 pub mod replica_set;
+pub mod trio;
 pub mod until;
 pub mod workload;
 
@@ -37,5 +38,6 @@ pub use log_watch::LogWatch;
 pub use mongod::{Mongod, MongodSpec};
 pub use process::Process;
 pub use replica_set::{ReplicaSet, ReplicaSetSpec};
+pub use trio::Trio;
 pub use until::until;
 pub use workload::{Workload, WorkloadSpec};

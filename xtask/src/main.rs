@@ -25,6 +25,15 @@ enum Chore {
     },
     /// Checks everything: formatting, lints, house rules, documentation, tests, dependencies.
     Verify,
+    /// Runs the simulation on many seeds; without any range, on those every change must pass.
+    Sim {
+        /// Seeds, as `A..B`.
+        #[arg(long, conflicts_with = "hours")]
+        seeds: Option<String>,
+        /// Goes on with new seeds for so many hours.
+        #[arg(long)]
+        hours: Option<f64>,
+    },
     /// Shows a backup and a restore on a real replica set.
     Demo,
     /// Measures the main path on a seeded corpus and prints a table.
@@ -35,6 +44,27 @@ enum Chore {
         /// Measures the build that tests use, which is there already but slower.
         #[arg(long)]
         dev: bool,
+    },
+    /// Measures how long a head is gone when its daemon is killed, and prints a table.
+    Failover {
+        /// Kills for each size of data.
+        #[arg(default_value_t = 20)]
+        runs: usize,
+        /// Sizes of the corpus; 1 is about 3 GB.
+        #[arg(long, value_delimiter = ',', default_value = "0.003,1")]
+        scales: Vec<f64>,
+        /// Measures the build that tests use, which is there already but slower.
+        #[arg(long)]
+        dev: bool,
+    },
+    /// Kills and freezes daemons and agents at random under load, and proves that nothing is lost.
+    Storm {
+        /// So many faults.
+        #[arg(default_value_t = 200)]
+        faults: usize,
+        /// Decides which.
+        #[arg(long, default_value_t = 71)]
+        seed: u64,
     },
     /// Real mongods for tests and demos.
     #[command(subcommand)]
@@ -63,11 +93,26 @@ fn main() -> Result<()> {
     match Arguments::parse().chore {
         Chore::Test { matrix } => test::run(matrix),
         Chore::Verify => verify::run(),
+        Chore::Sim { seeds, hours } => sim(seeds, hours),
         Chore::Demo => demo(),
         Chore::Bench { scale, dev } => bench(scale, dev),
+        Chore::Failover { runs, scales, dev } => failover(runs, &scales, dev),
+        Chore::Storm { faults, seed } => storm(faults, seed),
         Chore::Mongod(MongodChore::Install { versions }) => install(&versions),
         Chore::Mongod(MongodChore::Start { version, members }) => start(&version, members),
     }
+}
+
+fn sim(seeds: Option<String>, hours: Option<f64>) -> Result<()> {
+    // With a test, so that dependencies have the same features as for the tests and are compiled once.
+    chores::cargo(&["build", "--workspace", "--bin", "simulation", "--test", "simulation"]).run()?;
+    let hours = hours.map(|hours| hours.to_string());
+    let range = seeds.unwrap_or_else(|| "0..200".to_owned());
+    let arguments = match &hours {
+        Some(hours) => ["--hours", hours],
+        None => ["--seeds", &range],
+    };
+    chores::built("debug", "simulation", &arguments).run()
 }
 
 fn demo() -> Result<()> {
@@ -78,6 +123,38 @@ fn demo() -> Result<()> {
 }
 
 fn bench(scale: f64, dev: bool) -> Result<()> {
+    measured("bench", &[&scale.to_string()], dev)
+}
+
+fn failover(runs: usize, scales: &[f64], dev: bool) -> Result<()> {
+    let arguments: Vec<String> = std::iter::once(runs.to_string())
+        .chain(scales.iter().map(ToString::to_string))
+        .collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    measured("failover", &arguments, dev)
+}
+
+fn storm(faults: usize, seed: u64) -> Result<()> {
+    mongod::install(mongod::DEFAULT_VERSIONS[0])?;
+    chores::cargo(&["build", "--workspace", "--bins", "--tests"]).run()?;
+    let storm = [
+        "test",
+        "--workspace",
+        "--test",
+        "cluster",
+        "--",
+        "--nocapture",
+        "a_storm_of_kills",
+    ];
+    chores::cargo(&storm)
+        .with("HEADWATER_FAULTS", faults.to_string())
+        .with("HEADWATER_SEED", seed.to_string())
+        .with("HEADWATER_MONGOD_VERSIONS", mongod::DEFAULT_VERSIONS[0])
+        .run()
+}
+
+/// Builds in release and runs a program that measures.
+fn measured(name: &str, arguments: &[&str], dev: bool) -> Result<()> {
     mongod::install(mongod::DEFAULT_VERSIONS[0])?;
     let mut build = vec!["build", "--workspace", "--bins"];
     if !dev {
@@ -85,7 +162,7 @@ fn bench(scale: f64, dev: bool) -> Result<()> {
     }
     chores::cargo(&build).run()?;
     let profile = if dev { "debug" } else { "release" };
-    chores::built(profile, "bench", &[&scale.to_string()]).run()
+    chores::built(profile, name, arguments).run()
 }
 
 fn install(versions: &[String]) -> Result<()> {

@@ -12,6 +12,7 @@ use headwater_model::{Incarnation, Phase, ReplicaSetId};
 use tokio::time::Instant;
 
 use crate::set::Set;
+use crate::work::head_store::epoch_of;
 use crate::worker::{Fault, Pace, Work};
 
 /// An image by its name in an incarnation.
@@ -74,7 +75,11 @@ impl Work for GroomWork {
         let mut listed = BTreeSet::new();
         for incarnation in (1..=record.incarnation.0).map(Incarnation) {
             let names = self.set.repository.images(incarnation).list().await?;
-            listed.extend(names.into_iter().map(|name| (incarnation, name)));
+            // What a successor wrote is its own business, whatever this process still believes.
+            let ours = names
+                .into_iter()
+                .filter(|name| epoch_of(name).is_none_or(|epoch| epoch <= record.epoch));
+            listed.extend(ours.map(|name| (incarnation, name)));
         }
         let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
         let (remove, suspects) = plan(&known(&state, &self.set.id), &listed, &self.suspects);

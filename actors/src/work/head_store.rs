@@ -8,7 +8,7 @@ use futures::FutureExt;
 use headwater_cluster::ImageRef;
 use headwater_head::{FoldDone, FoldJob, Head, HeadError, HeadFault, Image, Missing, SpillDone, SpillJob};
 use headwater_host::{Task, TaskEnded};
-use headwater_model::{Incarnation, Optime};
+use headwater_model::{Epoch, Incarnation, Optime};
 use headwater_store::blocks::Blocks;
 use headwater_store::objects::StoreError;
 
@@ -210,6 +210,12 @@ impl HeadStore {
         };
         Ok((reference, stored))
     }
+}
+
+/// The epoch under which an image was cut, by its name.
+pub fn epoch_of(name: &str) -> Option<Epoch> {
+    let (_, epoch) = name.split_once('-')?;
+    u64::from_str_radix(epoch, 16).ok().map(Epoch)
 }
 
 /// The repository's blocks as a head sees them.

@@ -2,11 +2,13 @@
 //! and publishes waypoints.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_cluster::Command;
 use headwater_model::Optime;
 use headwater_protocol::slices::documents;
-use headwater_store::oplog_store::{OplogReader, OplogSlice};
+use headwater_store::oplog_store::{OplogReader, OplogSlice, OplogStore};
+use tokio::time::Instant;
 
 use crate::commands::submit_as_child;
 use crate::set::Set;
@@ -23,7 +25,12 @@ pub struct OplogApplyWork {
     reader: OplogReader,
     waypoint_at: Optime,
     waypoint_ms: i64,
+    oplog: Arc<OplogStore>,
+    looked: Instant,
 }
+
+/// How often a head with nothing to do looks for what a former owner may still have stored.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl OplogApplyWork {
     /// Opens the head from the last waypoint.
@@ -45,6 +52,8 @@ impl OplogApplyWork {
             reader,
             waypoint_at: applied,
             waypoint_ms,
+            oplog: stores.oplog,
+            looked: Instant::now(),
         })
     }
 
@@ -104,6 +113,12 @@ impl Work for OplogApplyWork {
             apply_slice(&mut self.head, &slice, None)?;
             self.head.tend().await?;
             pace = Pace::Again;
+        }
+        if pace == Pace::Idle && self.looked.elapsed() >= LOOK_EVERY {
+            self.looked = Instant::now();
+            if self.oplog.look_ahead().await? {
+                pace = Pace::Again;
+            }
         }
         let applied = self.head.head.applied();
         self.set.board.set_applied(applied);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_cluster::Command;
+use headwater_host::Host;
 use headwater_model::SnapshotId;
 
 use crate::commands::submit_as_child;
@@ -47,7 +48,7 @@ impl SnapshotWork {
         if let Some(reason) = due.reason {
             let command = Command::RequestSnapshot {
                 set: self.set.id.clone(),
-                id: new_id(&self.set)?,
+                id: new_id(&self.set.ground.host)?,
                 incarnation: record.incarnation,
                 reason: reason.to_owned(),
                 asked_ms: now_ms,
@@ -107,8 +108,7 @@ pub fn due(snapshots: usize, next_ms: Option<i64>, interval_s: u64, now_ms: i64)
 }
 
 /// A new snapshot's id: when it was asked for, and four letters so that two of one second differ.
-pub fn new_id(set: &Set) -> Result<SnapshotId, Fault> {
-    let host = &set.ground.host;
+pub fn new_id(host: &Host) -> Result<SnapshotId, Fault> {
     let second = crate::times::compact(host.clock.now_ms());
     let mut random = [0; 2];
     host.entropy.fill(&mut random);

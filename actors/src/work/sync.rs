@@ -104,6 +104,10 @@ impl SyncWork {
         let mut reader = self.stores.oplog.read(head.head.applied());
         while head.head.applied() < until {
             let Some(slice) = reader.next().await? else {
+                // A former owner may have stored more than this process has seen.
+                if self.stores.oplog.look_ahead().await? {
+                    continue;
+                }
                 return Ok(false);
             };
             apply_slice(head, &slice, Some(until))?;

@@ -56,8 +56,14 @@ impl Batch {
     }
 
     fn slices(&self) -> Result<&RawArray, SourceError> {
-        let cursor = self.reply.document().get_document("cursor").map_err(SourceError::answer)?;
-        let batch = cursor.get_array("firstBatch").or_else(|_| cursor.get_array("nextBatch"));
+        let cursor = self
+            .reply
+            .document()
+            .get_document("cursor")
+            .map_err(SourceError::answer)?;
+        let batch = cursor
+            .get_array("firstBatch")
+            .or_else(|_| cursor.get_array("nextBatch"));
         batch.map_err(SourceError::answer)
     }
 

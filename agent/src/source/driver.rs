@@ -7,9 +7,7 @@ use async_trait::async_trait;
 use bson::{Document, RawDocumentBuf};
 use futures::StreamExt;
 use mongodb::Client;
-use mongodb::options::{
-    ClientOptions, ReadPreference, RunCommandOptions, RunCursorCommandOptions, SelectionCriteria,
-};
+use mongodb::options::{ClientOptions, ReadPreference, RunCommandOptions, RunCursorCommandOptions, SelectionCriteria};
 use mongodb::raw_batch_cursor::RawBatchCursor;
 
 use super::connect::{self, Connect, Replies, Servers, To};
@@ -81,9 +79,7 @@ impl Servers for Deployment {
     }
 
     async fn command(&self, to: &To, db: &str, command: Document) -> Result<Document, SourceError> {
-        let options = RunCommandOptions::builder()
-            .selection_criteria(criteria(to))
-            .build();
+        let options = RunCommandOptions::builder().selection_criteria(criteria(to)).build();
         let db = self.client.database(db);
         let running = db.run_command(command).with_options(options);
         running.await.map_err(|e| SourceError::of_driver(&e, &self.redactor))

@@ -10,6 +10,7 @@
 pub(crate) mod disk;
 pub(crate) mod image;
 pub(crate) mod log_store;
+pub(crate) mod members;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod records;

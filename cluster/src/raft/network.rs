@@ -39,7 +39,7 @@ pub(crate) struct Peer {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum CallError {
+pub(crate) enum CallError {
     #[error(transparent)]
     Transport(#[from] TransportError),
     #[error(transparent)]
@@ -62,7 +62,12 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 }
 
 impl Peer {
-    async fn call<A: DeserializeOwned>(
+    pub(crate) fn new(transport: Arc<dyn Transport>, id: u64) -> Self {
+        Peer { transport, id }
+    }
+
+    /// One call and its answer.
+    pub(crate) async fn call<A: DeserializeOwned>(
         &self,
         kind: Kind,
         call: &impl Serialize,

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::Raft;
 use super::disk::Disk;
 use super::log_store::LogStore;
+use super::members::Members;
 use super::network::Network;
 use super::runtime::within;
 use super::serve::Server;
@@ -30,16 +31,20 @@ pub(crate) enum Mail {
     Submit {
         command: Command,
         bytes: usize,
-        answer: oneshot::Sender<Result<Response, ControlError>>,
+        answer: Asker,
     },
     Shutdown {
         done: oneshot::Sender<()>,
     },
 }
 
+/// What a command was answered with, and the entry it is in.
+pub(crate) type Written = (Response, u64);
+
 /// A running member.
 pub(crate) struct Node {
     pub mailbox: mpsc::Sender<Mail>,
+    pub members: Members,
     pub state: watch::Receiver<Arc<State>>,
     pub metrics: Metrics,
     pub server: Server,
@@ -70,14 +75,16 @@ impl Node {
             .map_err(|error| failed(&error))?;
         begin_cluster(&raft, &settings).await?;
         let metrics = raft.metrics();
-        if settings.voters.keys().eq([&id]) {
+        if is_alone(&raft, id).await? {
             lead(&raft).await?;
         }
         let (sender, mailbox) = mpsc::channel(limits::CONTROL_MAILBOX_CAPACITY);
         let server = Server {
             raft: raft.clone(),
             host: host.clone(),
+            mailbox: sender.downgrade(),
         };
+        let members = Members::new(raft.clone(), host.clone(), id, &settings);
         let task = Desk {
             raft,
             mailbox,
@@ -90,6 +97,7 @@ impl Node {
         drop(host.spawn(within(host, task.run())));
         Ok(Node {
             mailbox: sender,
+            members,
             state,
             metrics,
             server,
@@ -131,6 +139,13 @@ async fn begin_cluster(raft: &Raft, settings: &Settings) -> Result<(), ControlEr
     }
 }
 
+async fn is_alone(raft: &Raft, id: NodeId) -> Result<bool, ControlError> {
+    let alone =
+        move |state: &openraft::RaftState<u64, BasicNode, _>| state.membership_state.effective().voter_ids().eq([id.0]);
+    let alone = raft.with_raft_state(alone).await;
+    alone.map_err(|error| ControlError::Start(error.to_string()))
+}
+
 /// A single voter leads as soon as it has elected itself; then its state is as it was.
 async fn lead(raft: &Raft) -> Result<(), ControlError> {
     let mut metrics = raft.metrics();
@@ -149,6 +164,15 @@ pub(crate) fn leads(metrics: &Metrics) -> bool {
     metrics.borrow().state == ServerState::Leader
 }
 
+/// Whether `metrics` show a leader of several members that most of them have not answered for more than `patience_ms`.
+/// This version of openraft does not step down by itself.
+pub(crate) fn leads_in_vain(metrics: &Metrics, patience_ms: u64) -> bool {
+    let metrics = metrics.borrow();
+    let several = metrics.membership_config.voter_ids().count() > 1;
+    let silent_ms = metrics.millis_since_quorum_ack.unwrap_or_default();
+    several && metrics.state == ServerState::Leader && silent_ms > patience_ms
+}
+
 /// The task that takes commands to Raft.
 struct Desk {
     raft: Raft,
@@ -160,7 +184,7 @@ struct Desk {
     disk: Disk,
 }
 
-type Asker = oneshot::Sender<Result<Response, ControlError>>;
+pub(crate) type Asker = oneshot::Sender<Result<Written, ControlError>>;
 
 impl Desk {
     async fn run(mut self) {
@@ -221,10 +245,10 @@ impl Desk {
         }
         let answers = self.write(commands).await;
         match answers {
-            Ok(answers) => {
+            Ok((answers, index)) => {
                 let answers = answers
                     .into_iter()
-                    .map(Ok)
+                    .map(|answer| Ok((answer, index)))
                     .chain(std::iter::repeat_with(|| Err(ControlError::Unknown)));
                 // An asker may have given up.
                 askers
@@ -238,10 +262,10 @@ impl Desk {
         }
     }
 
-    async fn write(&self, commands: Vec<Command>) -> Result<Vec<Response>, ControlError> {
+    async fn write(&self, commands: Vec<Command>) -> Result<(Vec<Response>, u64), ControlError> {
         let write = self.raft.client_write(commands);
         match tokio::time::timeout(self.settings.submit_timeout, write).await {
-            Ok(Ok(written)) => Ok(written.data),
+            Ok(Ok(written)) => Ok((written.data, written.log_id.index)),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => Err(ControlError::NotLeader {
                 leader: to.leader_id.map(NodeId),
             }),

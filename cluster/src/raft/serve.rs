@@ -2,12 +2,17 @@
 
 use futures::future::{BoxFuture, FutureExt};
 use headwater_host::{Host, Serve};
+use headwater_model::limits;
+use tokio::sync::{mpsc, oneshot};
 
+use super::node::{Mail, Written};
 use super::records::VoteRecord;
 use super::runtime;
-use super::wire::{self, Answer, AppendAnswer, AppendCall, ImageCall, Kind, VoteAnswer, VoteCall};
+use super::wire::{self, Answer, AppendAnswer, AppendCall, ImageCall, Kind, SubmitAnswer, VoteAnswer, VoteCall};
 use super::{Raft, Snapshot};
 use crate::codec::{self, CodecError};
+use crate::command::Command;
+use crate::control::ControlError;
 use crate::state::State;
 
 /// Answers peers. What cannot be read is answered with nothing, which no peer takes for an answer.
@@ -15,6 +20,7 @@ use crate::state::State;
 pub(crate) struct Server {
     pub raft: Raft,
     pub host: Host,
+    pub mailbox: mpsc::WeakSender<Mail>,
 }
 
 impl Server {
@@ -23,6 +29,12 @@ impl Server {
             Some(Kind::Append) => wire::pack(Kind::Append, &self.append(wire::unpack(Kind::Append, body)?).await),
             Some(Kind::Vote) => wire::pack(Kind::Vote, &self.vote(wire::unpack(Kind::Vote, body)?).await),
             Some(Kind::Image) => wire::pack(Kind::Image, &self.image(wire::unpack(Kind::Image, body)?).await),
+            Some(Kind::Submit) => wire::pack(Kind::Submit, &self.submit(wire::unpack(Kind::Submit, body)?).await),
+            Some(Kind::Elect) => {
+                let () = wire::unpack(Kind::Elect, body)?;
+                let elected: Answer<()> = self.raft.trigger().elect().await.map_err(|error| error.to_string());
+                wire::pack(Kind::Elect, &elected)
+            }
             None => {
                 let reason = format!("there is no call of kind {kind}");
                 Err(CodecError::Decode {
@@ -49,6 +61,15 @@ impl Server {
             .map_err(|error| error.to_string())
     }
 
+    async fn submit(&self, command: Command) -> Answer<SubmitAnswer> {
+        Ok(match submit(self.mailbox.upgrade().as_ref(), command).await {
+            Ok((response, index)) => SubmitAnswer::Done(response, index),
+            Err(ControlError::NotLeader { leader }) => SubmitAnswer::NotLeader(leader.map(|id| id.0)),
+            Err(ControlError::Unknown) => SubmitAnswer::Unknown,
+            Err(other) => return Err(other.to_string()),
+        })
+    }
+
     async fn image(&self, call: ImageCall) -> Answer<VoteRecord> {
         // Looked at before Raft sees it: inside, an unreadable image would end this process.
         codec::decode::<State>("control state", &call.data).map_err(|error| error.to_string())?;
@@ -61,6 +82,20 @@ impl Server {
             .map(|answer| (&answer.vote).into())
             .map_err(|error| error.to_string())
     }
+}
+
+/// Puts a command into the mailbox and waits for what becomes of it.
+pub(crate) async fn submit(mailbox: Option<&mpsc::Sender<Mail>>, command: Command) -> Result<Written, ControlError> {
+    let max = limits::COMMAND_MAX_BYTES;
+    let bytes = codec::encode("command", &command).map_or(usize::MAX, |encoded| encoded.len());
+    if bytes > max {
+        return Err(ControlError::TooLarge { bytes, max });
+    }
+    let mailbox = mailbox.ok_or(ControlError::Stopped)?;
+    let (answer, answered) = oneshot::channel();
+    let mail = Mail::Submit { command, bytes, answer };
+    mailbox.send(mail).await.map_err(|_| ControlError::Stopped)?;
+    answered.await.unwrap_or(Err(ControlError::Unknown))
 }
 
 impl Serve for Server {

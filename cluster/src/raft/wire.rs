@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::records::{EntryRecord, LogIdRecord, MetaRecord, VoteRecord};
 use super::{Entry, LogId, TypeConfig};
 use crate::codec::{self, CodecError};
+use crate::command::Response;
 
 /// The number under which a call travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,11 +14,13 @@ pub(crate) enum Kind {
     Append = 1,
     Vote = 2,
     Image = 3,
+    Submit = 4,
+    Elect = 5,
 }
 
 impl Kind {
     pub(crate) fn from_number(number: u8) -> Option<Kind> {
-        [Kind::Append, Kind::Vote, Kind::Image]
+        [Kind::Append, Kind::Vote, Kind::Image, Kind::Submit, Kind::Elect]
             .into_iter()
             .find(|kind| *kind as u8 == number)
     }
@@ -57,6 +60,17 @@ pub(crate) struct ImageCall {
     pub vote: VoteRecord,
     pub meta: MetaRecord,
     pub data: Vec<u8>,
+}
+
+/// What became of a command that was sent on to the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SubmitAnswer {
+    /// It is in this entry, and this is its answer.
+    Done(Response, u64),
+    /// Nothing was done.
+    NotLeader(Option<u64>),
+    /// It may have been carried out or not.
+    Unknown,
 }
 
 /// An answer, or why the peer's Raft gives none.

@@ -76,6 +76,16 @@ fn hold(before: &State, after: &State, seed: u64) {
         after.last_epoch >= before.last_epoch && after.last_restore >= before.last_restore,
         "seed {seed}"
     );
+    assert!(
+        after.last_node >= before.last_node && after.nodes.keys().all(|id| id.0 <= after.last_node),
+        "seed {seed}"
+    );
+    for id in after.nodes.keys().filter(|id| !before.nodes.contains_key(id)) {
+        assert!(
+            id.0 > before.last_node,
+            "seed {seed}: node {id} came back under its old number"
+        );
+    }
     let epochs: BTreeSet<Epoch> = after.replica_sets.values().map(|known| known.epoch).collect();
     assert_eq!(
         epochs.len(),
@@ -123,7 +133,11 @@ fn any(rng: &mut StdRng) -> Command {
     let seconds = rng.gen_range(50..300);
     let mut image = image(seconds);
     image.incarnation = incarnation;
-    match rng.gen_range(0..20) {
+    match rng.gen_range(0..24) {
+        20 => samples::add_node(rng.gen_range(1..4)),
+        21 => samples::start_node(rng.gen_range(1..4)),
+        22 => samples::grant(["a", "b"][rng.gen_range(0..2)], rng.gen_range(0..4)),
+        23 => any_of_nodes(rng),
         0 => Command::AddDeployment {
             name,
             uri: "mongodb://a".to_owned(),
@@ -215,6 +229,18 @@ fn any(rng: &mut StdRng) -> Command {
             },
             false => Command::RemoveKey { hash: "ab".repeat(32) },
         },
+    }
+}
+
+fn any_of_nodes(rng: &mut StdRng) -> Command {
+    let node = NodeId(rng.gen_range(1..4));
+    match rng.gen_range(0..3) {
+        0 => samples::begin(),
+        1 => Command::SetDraining {
+            node,
+            draining: rng.gen_bool(0.5),
+        },
+        _ => Command::RemoveNode { node },
     }
 }
 

@@ -114,6 +114,36 @@ pub fn progress(id: u64, state: RestoreState) -> Command {
     }
 }
 
+pub fn begin() -> Command {
+    Command::BeginCluster {
+        cluster: "c0ffee".to_owned(),
+        nodes: [(NodeId(1), "one:7480".to_owned())].into(),
+    }
+}
+
+pub fn add_node(token: u64) -> Command {
+    Command::AddNode {
+        token,
+        address: format!("node-{token}:7480"),
+    }
+}
+
+pub fn start_node(start: u64) -> Command {
+    Command::StartNode {
+        node: NodeId(1),
+        start,
+        address: "one:7481".to_owned(),
+    }
+}
+
+pub fn grant(agent: &str, expected: u64) -> Command {
+    Command::GrantLease {
+        deployment: deployment(),
+        agent: agent.to_owned(),
+        expected,
+    }
+}
+
 /// One command of every kind, with its name.
 pub fn every_kind() -> Vec<(&'static str, Command)> {
     let commands = vec![
@@ -172,6 +202,15 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
             role: KeyRole::Agent,
         },
         Command::RemoveKey { hash: "ab".repeat(32) },
+        begin(),
+        add_node(7),
+        start_node(3),
+        Command::SetDraining {
+            node: NodeId(1),
+            draining: true,
+        },
+        Command::RemoveNode { node: NodeId(2) },
+        grant("agent-1", 0),
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
 }
@@ -199,10 +238,16 @@ fn name(command: &Command) -> &'static str {
         Command::UpdateRestore { .. } => NAMES[17],
         Command::AddKey { .. } => NAMES[18],
         Command::RemoveKey { .. } => NAMES[19],
+        Command::BeginCluster { .. } => NAMES[20],
+        Command::AddNode { .. } => NAMES[21],
+        Command::StartNode { .. } => NAMES[22],
+        Command::SetDraining { .. } => NAMES[23],
+        Command::RemoveNode { .. } => NAMES[24],
+        Command::GrantLease { .. } => NAMES[25],
     }
 }
 
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 26] = [
     "AddDeployment",
     "RemoveDeployment",
     "SetDeploymentActive",
@@ -223,6 +268,12 @@ pub const NAMES: [&str; 20] = [
     "UpdateRestore",
     "AddKey",
     "RemoveKey",
+    "BeginCluster",
+    "AddNode",
+    "StartNode",
+    "SetDraining",
+    "RemoveNode",
+    "GrantLease",
 ];
 
 /// Carries out a command that must succeed.
@@ -286,6 +337,10 @@ pub fn full() -> State {
             next_ms: Some(1_795_360_000_000),
         },
     );
+    let nodes = [(NodeId(1), "one:7480".to_owned())].into();
+    let cluster = "decade".to_owned();
+    done(&mut state, &Command::BeginCluster { cluster, nodes });
+    done(&mut state, &add_node(9));
     state.retired.insert("gone/rs1".parse().unwrap(), Incarnation(3));
     state
 }

@@ -16,7 +16,7 @@ use crate::{time, trace};
 /// What a replica set is made of.
 #[derive(Clone, Debug)]
 pub struct MongoDraw {
-    /// Members, 1 to 3.
+    /// Members, 1 to 5.
     pub members: usize,
     /// `buildInfo.version`.
     pub version: &'static str,

@@ -47,13 +47,14 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// A process of a daemon shows its status.
-    pub fn status(&mut self, process: u64, status: &Status) -> Result<(), Astray> {
+    /// A process of a daemon shows its status. One of `several` may have it from different owners, of which the former
+    /// does not know yet that it was replaced: then tips are not compared.
+    pub fn status(&mut self, process: u64, several: bool, status: &Status) -> Result<(), Astray> {
         for set in &status.replica_sets {
             let Some(tip) = set.tip else { continue };
             let key = (process, set.name.clone(), set.incarnation);
             let before = self.tips.insert(key, tip).unwrap_or(tip);
-            if tip < before {
+            if tip < before && !several {
                 return Err(Astray::TipBack {
                     set: set.name.clone(),
                     before,

@@ -65,7 +65,7 @@ pub enum Backwards {
 pub struct Catalog {
     last_epoch: BTreeMap<u64, Epoch>,
     sets: BTreeMap<(u64, ReplicaSetId), (Incarnation, Option<Optime>)>,
-    complete: BTreeSet<(ReplicaSetId, SnapshotId)>,
+    complete: BTreeMap<u64, BTreeSet<(ReplicaSetId, SnapshotId)>>,
     may_vanish: BTreeSet<SnapshotId>,
     proven: BTreeSet<(ReplicaSetId, Incarnation, String)>,
 }
@@ -113,7 +113,7 @@ impl Catalog {
         }
         let mut complete = BTreeSet::new();
         for ((set, id), snapshot) in &state.snapshots {
-            if planted::is(Bug::SnapshotVanishes) && snapshot.reason == "demand" {
+            if planted::is(Bug::SnapshotVanishes) && self.complete.get(&daemon).is_some_and(|known| known.len() > 1) {
                 continue;
             }
             if let Some(image) = &snapshot.image {
@@ -121,19 +121,17 @@ impl Catalog {
                 self.image(set, image, store)?;
             }
         }
-        // A daemon that is behind may not know yet what another showed.
-        let gone = self
-            .complete
+        let before = self.complete.insert(daemon, complete.clone()).unwrap_or_default();
+        let gone = before
             .difference(&complete)
             .find(|(_, id)| !self.may_vanish.contains(id));
-        if let Some((set, id)) = gone.filter(|_| daemon == 1) {
-            return Err(Backwards::Vanished {
+        match gone {
+            None => Ok(()),
+            Some((set, id)) => Err(Backwards::Vanished {
                 set: set.clone(),
                 id: id.clone(),
-            });
+            }),
         }
-        self.complete.extend(complete);
-        Ok(())
     }
 
     fn image(&mut self, set: &ReplicaSetId, image: &ImageRef, store: &Store) -> Result<(), Backwards> {

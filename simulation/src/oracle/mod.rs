@@ -7,6 +7,7 @@ pub mod acknowledged;
 pub mod applied;
 pub mod catalog;
 pub mod chain;
+pub mod raft;
 pub mod restored;
 pub mod window;
 
@@ -32,7 +33,7 @@ pub struct Invariant {
 }
 
 /// Every invariant that is watched.
-pub const INDEX: [Invariant; 12] = [
+pub const INDEX: [Invariant; 14] = [
     Invariant {
         name: "acknowledged means durable",
         reason: "the agent forgets what was acknowledged; the source may have dropped it from its oplog",
@@ -74,6 +75,14 @@ pub const INDEX: [Invariant; 12] = [
         reason: "it is what a backup is for",
     },
     Invariant {
+        name: "one writer per epoch",
+        reason: "an owner that was replaced and does not know it must not be able to change anything",
+    },
+    Invariant {
+        name: "one log",
+        reason: "members that hold different entries under one index have different states, and each believes its own",
+    },
+    Invariant {
         name: "everything converges",
         reason: "when faults end the backup must catch up without help",
     },
@@ -98,12 +107,18 @@ pub enum Violation {
     /// See [`catalog`].
     #[error(transparent)]
     Catalog(#[from] catalog::Backwards),
+    /// See [`raft`].
+    #[error(transparent)]
+    Raft(#[from] raft::Apart),
     /// See [`window`].
     #[error(transparent)]
     Window(#[from] window::Unkept),
     /// See [`restored`].
     #[error(transparent)]
     Restored(#[from] restored::Differs),
+    /// Two processes wrote blocks under one epoch.
+    #[error("one writer per epoch: two processes wrote under {0}")]
+    SharedEpoch(String),
     /// The world does not come to rest.
     #[error("everything converges: after {0} s without faults {1}")]
     Stuck(u64, String),
@@ -154,7 +169,8 @@ impl Oracle {
 
     /// What was found so far.
     pub fn violation(&self) -> Option<Violation> {
-        self.inner.borrow().violation.clone()
+        let shared = self.store.shared_epoch().map(Violation::SharedEpoch);
+        self.inner.borrow().violation.clone().or(shared)
     }
 
     /// The store, without troubles.
@@ -184,9 +200,9 @@ impl Oracle {
         self.judge(|inner, store| inner.acknowledged.sync(store, frame));
     }
 
-    /// A process of a daemon says how it fares.
-    pub fn status(&self, process: u64, status: &Status) {
-        self.judge(|inner, _| inner.applied.status(process, status));
+    /// A process of a daemon, one of `several`, says how it fares.
+    pub fn status(&self, process: u64, several: bool, status: &Status) {
+        self.judge(|inner, _| inner.applied.status(process, several, status));
     }
 
     /// The control state of a daemon is this now.

@@ -158,6 +158,17 @@ impl OplogStore {
         Ok(index.tip.order())
     }
 
+    /// Looks whether another process has stored the slice after the tip, and takes it in; whether it had.
+    pub async fn look_ahead(&self) -> Result<bool, StoreError> {
+        let _one_at_a_time = self.appending.lock().await;
+        let tip = self.read_index(|index| index.tip.clone())?;
+        match self.adopt(&tip).await {
+            Ok(()) => Ok(true),
+            Err(StoreError::NotFound(_)) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
     /// The name after the tip is taken, by another process or by an earlier attempt that failed only in its answer.
     async fn adopt(&self, tip: &Anchor) -> Result<(), StoreError> {
         let found = self.open_slice(tip.after).await?;

@@ -28,6 +28,7 @@ use headwater_host::spawn::Task;
 use headwater_model::{BlockId, Epoch, limits};
 
 use crate::blocks::Blocks;
+use crate::fence::Fence;
 use crate::objects::{Objects, StoreError};
 use cache::BlockCache;
 use state::State;
@@ -85,6 +86,8 @@ struct Inner {
     folder: String,
     /// `None`: opened to read.
     epoch: Option<Epoch>,
+    /// Looked at before every pack is written.
+    fence: Option<Arc<Fence>>,
     state: Mutex<State>,
     cache: Mutex<BlockCache>,
 }
@@ -119,7 +122,19 @@ impl PackStore {
         epoch: Epoch,
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
-        Self::open_as(objects, host, prefix, Some(epoch), settings).await
+        Self::open_as(objects, host, prefix, (Some(epoch), None), settings).await
+    }
+
+    /// The same under the epoch of `fence`, for a repository that several daemons may come to own.
+    pub async fn open_fenced(
+        objects: Arc<dyn Objects>,
+        host: &Host,
+        prefix: &str,
+        fence: Arc<Fence>,
+        settings: PackSettings,
+    ) -> Result<Arc<PackStore>, StoreError> {
+        let writer = (Some(fence.epoch()), Some(fence));
+        Self::open_as(objects, host, prefix, writer, settings).await
     }
 
     /// Opens the blocks under `prefix` for reading only: `put` is refused.
@@ -129,20 +144,21 @@ impl PackStore {
         prefix: &str,
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
-        Self::open_as(objects, host, prefix, None, settings).await
+        Self::open_as(objects, host, prefix, (None, None), settings).await
     }
 
     async fn open_as(
         objects: Arc<dyn Objects>,
         host: &Host,
         prefix: &str,
-        epoch: Option<Epoch>,
+        (epoch, fence): (Option<Epoch>, Option<Arc<Fence>>),
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
         let inner = Arc::new(Inner {
             objects,
             folder: format!("{prefix}blocks/"),
             epoch,
+            fence,
             state: Mutex::new(State::default()),
             cache: Mutex::new(BlockCache::new(settings.cache_bytes)),
         });

@@ -12,6 +12,9 @@ pub async fn write(inner: &Inner, number: u64) -> Result<(), StoreError> {
     let Some((mut sequence, blocks)) = inner.state().closed(number) else {
         return Ok(());
     };
+    if let Some(fence) = &inner.fence {
+        fence.check().await?;
+    }
     let (pack, entries) = format::write(blocks.iter().map(|(id, stored)| (*id, stored)));
     drop(blocks);
     loop {

@@ -23,6 +23,7 @@ use headwater_protocol::agent::{CollectionMeta, SyncBeginHeader, SyncEnd};
 use headwater_protocol::frame::Frame;
 use headwater_protocol::slices::PartProgress;
 
+use crate::fence::Fence;
 use crate::note;
 use crate::objects::{Objects, Put, StoreError};
 pub use put::SliceError;
@@ -83,6 +84,7 @@ pub struct SyncStore {
     incarnation: Incarnation,
     folder: String,
     state: Mutex<State>,
+    fence: Option<Arc<Fence>>,
 }
 
 impl SyncStore {
@@ -99,10 +101,17 @@ impl SyncStore {
             incarnation,
             folder: format!("{prefix}sync/{:016x}/", incarnation.0),
             state: Mutex::default(),
+            fence: None,
         };
         let state = store.load().await?;
         *store.state() = state;
         Ok(store)
+    }
+
+    /// Whoever is behind the fence removes nothing.
+    pub fn fenced(mut self, fence: Option<Arc<Fence>>) -> SyncStore {
+        self.fence = fence;
+        self
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -245,6 +254,9 @@ impl SyncStore {
     /// Removes all slices: they have served, or their incarnation is over. Call again after an error. Afterwards this
     /// incarnation has no sync any more, and cannot begin another.
     pub async fn remove_all(&self) -> Result<(), StoreError> {
+        if let Some(fence) = &self.fence {
+            fence.check().await?;
+        }
         let marker = self.key("removed");
         self.objects
             .put(&marker, note::seal(REMOVED, &self.incarnation)?)

@@ -1,0 +1,82 @@
+//! What the leader does: looks at nodes and agents, decides by pure plans, submits.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+
+use headwater_cluster::placement::{self, Sight};
+use headwater_cluster::{Command, NodeId, leases};
+use tokio::time::Instant;
+
+use crate::node::Node;
+
+const EVERY: Duration = Duration::from_millis(200);
+
+/// Starts the task. It ends when the node is dropped.
+pub fn spawn(node: &Arc<Node>) {
+    drop(node.ground.host.spawn(lead(Arc::downgrade(node))));
+}
+
+async fn lead(node: Weak<Node>) {
+    while let Some(node) = node.upgrade() {
+        if node.leads_for().is_some() {
+            node.place().await;
+            node.grant().await;
+        }
+        drop(node);
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+impl Node {
+    /// For how long this node has been leading; `None` when it does not.
+    fn leads_for(&self) -> Option<Duration> {
+        let leads = self.ground.control.is_leader() && !self.leaving.load(Ordering::SeqCst);
+        let mut leading = self.leading.lock().unwrap_or_else(PoisonError::into_inner);
+        *leading = leads.then(|| leading.unwrap_or_else(Instant::now));
+        leading.map(|since| since.elapsed())
+    }
+
+    /// All nodes as seen from here.
+    pub(crate) fn looks(&self) -> std::collections::BTreeMap<NodeId, Sight> {
+        let state = self.ground.control.state();
+        let mut sights = self.sights.of(state.nodes.keys().copied());
+        if let Some(own) = sights.get_mut(&self.id()) {
+            own.silent_ms = 0;
+            own.leaving = self.leaving.load(Ordering::SeqCst);
+        }
+        sights
+    }
+
+    async fn place(&self) {
+        let state = self.ground.control.state();
+        for command in placement::plan(&state, &self.looks(), self.ground.tuning.patience) {
+            if let Command::Assign { set, node, .. } = &command {
+                let from = state.replica_sets.get(set).map(|record| record.node.0);
+                tracing::info!(%set, from, to = %node, "a replica set moves to another node");
+            }
+            self.submit_plan(command).await;
+        }
+    }
+
+    /// Grants what is due.
+    pub(crate) async fn grant(&self) {
+        let Some(leading) = self.leads_for() else { return };
+        let leading_ms = leading.as_millis() as u64;
+        let state = self.ground.control.state();
+        for command in leases::plan(&state, &self.agents_silent_ms(), leading_ms) {
+            if let Command::GrantLease { deployment, agent, .. } = &command {
+                tracing::info!(%deployment, agent, "an agent gets the lease of a deployment");
+            }
+            self.submit_plan(command).await;
+        }
+    }
+
+    async fn submit_plan(&self, command: Command) {
+        match self.ground.control.submit(command).await {
+            Ok(answer) if answer.is_refused() => tracing::debug!(?answer, "a plan was overtaken"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "a plan could not be carried out; it is made anew"),
+        }
+    }
+}

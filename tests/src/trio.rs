@@ -1,0 +1,256 @@
+//! Several daemons on one machine that make one cluster, with several agents, to be killed, frozen and replaced.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::headwater::Headwater;
+use crate::mongod::{free_port, log_tail, until_up};
+use crate::process::Process;
+use crate::until;
+
+/// A cluster. Daemons and agents are counted from 0; a daemon's place is not its node's number.
+#[derive(Debug)]
+pub struct Trio {
+    headwater: Headwater,
+    daemons: Vec<Place>,
+    agents: Vec<Option<Process>>,
+}
+
+#[derive(Debug)]
+struct Place {
+    folder: PathBuf,
+    port: u16,
+    process: Option<Process>,
+}
+
+impl Place {
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Trio {
+    /// Starts so many daemons; answers when all of them vote.
+    pub async fn start(mut headwater: Headwater, daemons: usize) -> Result<Trio> {
+        let mut places = Vec::new();
+        for number in 0..daemons {
+            places.push(Place {
+                folder: match number {
+                    0 => headwater.node_folder(),
+                    _ => headwater.folder().join(format!("node-{number}")),
+                },
+                port: free_port()?,
+                process: None,
+            });
+        }
+        let services: Vec<String> = places
+            .iter()
+            .map(|place| format!("http://{}", place.address()))
+            .collect();
+        headwater.talk_to(&services.join(","));
+        let mut trio = Trio {
+            headwater,
+            daemons: places,
+            agents: Vec::new(),
+        };
+        for number in 0..daemons {
+            trio.start_daemon(number).await?;
+        }
+        trio.until_whole().await?;
+        Ok(trio)
+    }
+
+    /// The command line, with the addresses of all daemons.
+    pub fn commands(&self) -> &Headwater {
+        &self.headwater
+    }
+
+    /// Starts a daemon, or starts it again, and waits until it listens. On an empty folder it joins as a new node.
+    pub async fn start_daemon(&mut self, number: usize) -> Result<()> {
+        let role = format!("daemon-{number}");
+        let mut command = self.headwater.logged(&role)?;
+        let place = self.daemons.get(number).context("no such daemon")?;
+        let others: Vec<String> = self
+            .daemons
+            .iter()
+            .filter(|other| other.port != place.port)
+            .map(Place::address)
+            .collect();
+        command
+            .arg("daemon")
+            .arg("--dir")
+            .arg(&place.folder)
+            .args(["--listen", &place.address()])
+            .args([
+                "--store",
+                &format!("file:{}", self.headwater.folder().join("store").display()),
+            ]);
+        match number {
+            0 => command.arg("--init"),
+            _ => command
+                .args(["--join", &others.join(",")])
+                .arg("--cluster-key")
+                .arg(self.daemons[0].folder.join("cluster.key")),
+        };
+        let log = self.headwater.log(&role);
+        let place = self.daemons.get_mut(number).context("no such daemon")?;
+        let mut process = Process::start(&format!("headwater {role}"), &mut command)?;
+        let up = until_up(place.port, || match process.ended()? {
+            None => Ok(()),
+            Some(status) => bail!("it ended at its start with {status}:\n{}", log_tail(&log)),
+        });
+        up.await?;
+        place.process = Some(process);
+        Ok(())
+    }
+
+    /// Starts one more agent, or an ended one again.
+    pub fn start_agent(&mut self, number: usize) -> Result<()> {
+        let mut command = self.headwater.logged(&format!("agent-{number}"))?;
+        command.arg("agent").args(["--service", &self.headwater.service()]);
+        command
+            .arg("--key-file")
+            .arg(self.headwater.node_folder().join("agent.key"));
+        let id_file = self.headwater.folder().join(format!("agent-{number}.id"));
+        command.arg("--id-file").arg(id_file);
+        let process = Process::start("headwater agent", &mut command)?;
+        if self.agents.len() <= number {
+            self.agents.resize_with(number + 1, || None);
+        }
+        self.agents[number] = Some(process);
+        Ok(())
+    }
+
+    /// A daemon, to stop, kill or freeze it.
+    pub fn daemon(&mut self, number: usize) -> Result<&mut Process> {
+        let place = self.daemons.get_mut(number).context("no such daemon")?;
+        place.process.as_mut().context("the daemon was not started")
+    }
+
+    /// An agent, likewise.
+    pub fn agent(&mut self, number: usize) -> Result<&mut Process> {
+        let agent = self.agents.get_mut(number).and_then(Option::as_mut);
+        agent.context("the agent was not started")
+    }
+
+    /// How many daemons there are.
+    pub fn daemons(&self) -> usize {
+        self.daemons.len()
+    }
+
+    /// How many agents there are.
+    pub fn agents(&self) -> usize {
+        self.agents.len()
+    }
+
+    /// Kills a daemon and throws its folder away.
+    pub fn wipe(&mut self, number: usize) -> Result<()> {
+        self.daemon(number)?.kill()?;
+        Ok(std::fs::remove_dir_all(&self.daemons[number].folder)?)
+    }
+
+    /// The cluster, as whoever answers sees it.
+    pub async fn view(&self) -> Result<Value> {
+        self.headwater.json(&["cluster", "status"]).await
+    }
+
+    /// Waits until every daemon votes, answers, and somebody leads.
+    pub async fn until_whole(&self) -> Result<()> {
+        let wanted = self.daemons.len();
+        let whole = move |view: &Value| {
+            let nodes = view.get("nodes")?.as_array()?;
+            let well = |node: &&Value| node["voter"] == true && node["answers"] == true;
+            let all = nodes.len() == wanted && nodes.iter().filter(well).count() == wanted;
+            (all && !view.get("leader")?.is_null()).then_some(())
+        };
+        let outcome = self.until("every daemon to vote", &["cluster", "status"], whole).await;
+        outcome.with_context(|| self.logs())
+    }
+
+    /// The daemon that owns the only replica set.
+    pub async fn owner(&self) -> Result<usize> {
+        let view = self.view().await?;
+        self.place_of(&view, |node| {
+            node["replica_sets"].as_array().is_some_and(|sets| !sets.is_empty())
+        })
+    }
+
+    /// The daemon that leads.
+    pub async fn leader(&self) -> Result<usize> {
+        let view = self.view().await?;
+        self.place_of(&view, |node| node["leader"] == true)
+    }
+
+    /// The number of the node at a daemon's place.
+    pub async fn node_at(&self, number: usize) -> Result<u64> {
+        let (view, address) = (self.view().await?, self.daemons[number].address());
+        let nodes = view["nodes"].as_array().into_iter().flatten();
+        let found = nodes.filter(|node| node["address"] == address.as_str());
+        let id = found.filter_map(|node| node["id"].as_u64()).next_back();
+        id.with_context(|| format!("no node at {address} in {view}"))
+    }
+
+    /// The agent that streams the only replica set, as its owner last heard.
+    pub async fn streaming_agent(&self) -> Result<usize> {
+        let status = self.headwater.json(&["status"]).await?;
+        let id = status.pointer("/replica_sets/0/agent/id").and_then(Value::as_str);
+        let id = id.with_context(|| format!("nobody streams: {status}"))?;
+        for number in 0..self.agents.len() {
+            let file = self.headwater.folder().join(format!("agent-{number}.id"));
+            if std::fs::read_to_string(file)?.trim() == id {
+                return Ok(number);
+            }
+        }
+        bail!("agent {id} is none of ours")
+    }
+
+    fn place_of(&self, view: &Value, wanted: impl Fn(&Value) -> bool) -> Result<usize> {
+        let nodes = view["nodes"].as_array().context("no nodes")?;
+        let node = nodes.iter().find(|node| wanted(node));
+        let address = node.with_context(|| format!("no such node in {view}"))?["address"].clone();
+        let place = self
+            .daemons
+            .iter()
+            .position(|place| address == place.address().as_str());
+        place.with_context(|| format!("no daemon at {address}"))
+    }
+
+    /// Runs a JSON command until it succeeds and `wanted` finds in it what it waits for; failures while daemons are dead or
+    /// frozen do not end the wait.
+    pub async fn until<T>(&self, what: &str, arguments: &[&str], wanted: impl Fn(&Value) -> Option<T>) -> Result<T> {
+        let ask = || async {
+            Ok(self
+                .headwater
+                .json(arguments)
+                .await
+                .ok()
+                .and_then(|answer| wanted(&answer)))
+        };
+        until(what, ask).await.with_context(|| self.logs())
+    }
+
+    /// The ends of all logs.
+    pub fn logs(&self) -> String {
+        let daemons = (0..self.daemons.len()).map(|number| format!("daemon-{number}"));
+        let agents = (0..self.agents.len()).map(|number| format!("agent-{number}"));
+        let logs = daemons
+            .chain(agents)
+            .map(|role| format!("--- {role}:\n{}", self.headwater.log_tail(&role)));
+        logs.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Every daemon and agent that should run does.
+    pub fn require_running(&mut self) -> Result<()> {
+        for number in 0..self.daemons.len() {
+            let ended = self.daemon(number)?.ended()?;
+            ensure!(
+                ended.is_none(),
+                "daemon {number} ended with {ended:?}:\n{}",
+                self.logs()
+            );
+        }
+        Ok(())
+    }
+}
