@@ -61,7 +61,7 @@ async fn archive(backup: &Backup, name: &DeploymentName, at: At) -> Result<Bytes
     let restore = backup.start_restore(name, request).await?;
     let mut stream = backup.archive(restore.id).await?;
     let mut whole = Vec::new();
-    while let Some(chunk) = stream.recv().await {
+    while let Some(chunk) = stream.next().await {
         whole.extend_from_slice(&chunk?);
     }
     Ok(whole.into())
