@@ -16,11 +16,12 @@ pub enum LogFormat {
 
 /// Starts the log; `quiet` shows warnings only.
 pub fn start(format: LogFormat, quiet: bool) {
-    // The frameworks below tell every step of theirs at this level.
+    // The frameworks below tell every step of theirs at this level; and a node that does not answer is no error of ours:
+    // status and alerts tell of it.
     let default = if quiet {
         "warn"
     } else {
-        "info,openraft=warn,actix_server=warn"
+        "info,openraft=warn,openraft::replication=off,openraft::core::raft_core=off,actix_server=warn"
     };
     let filter = EnvFilter::try_from_env("HEADWATER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let log = tracing_subscriber::fmt()

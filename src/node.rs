@@ -210,8 +210,9 @@ async fn keep_addresses(control: Control, transport: HttpTransport) {
         let state = changes.borrow_and_update().clone();
         let nodes = state.nodes.iter().map(|(id, node)| (id.0, node.address.clone()));
         let nodes: BTreeMap<u64, String> = nodes.filter(|(_, address)| !address.is_empty()).collect();
-        if !nodes.is_empty() {
-            transport.know_only(nodes);
+        match nodes.is_empty() {
+            true => transport.know(control.members().into_iter().map(|(id, address)| (id.0, address))),
+            false => transport.know_only(nodes),
         }
         if changes.changed().await.is_err() {
             return;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use headwater_cluster::{Command, NodeId, Response};
+use headwater_cluster::{Command, Control, NodeId, Response};
 use headwater_model::ReplicaSetId;
 use headwater_protocol::agent::{Accepted, DeploymentOrder, OrdersReply, Refusal, RefusalKind};
 use serde::Serialize;
@@ -169,7 +169,7 @@ impl Backup {
         let voters = control.admit(id, &known.address, &former).await.map_err(unavailable)?;
         tracing::info!(node = %id, ?voters, "a node votes from now on");
         for node in former {
-            submit(control, Command::RemoveNode { node }).await?;
+            forget(control, node).await?;
         }
         Ok(Accepted {})
     }
@@ -179,20 +179,28 @@ impl Backup {
         if !control.state().nodes.contains_key(&id) {
             return Err(not_found("node", id));
         }
+        if id == self.node.id() {
+            // A leader that takes its own vote away would hear nothing of the rest.
+            control.step_aside().await;
+            return self.at_leader_elsewhere(Ask::Expel(id), Duration::from_secs(20)).await;
+        }
         control.expel(id).await.map_err(unavailable)?;
         // Told before it is forgotten with its address; one that does not hear it finds out when it starts again.
-        let told: Result<Accepted, Refusal> = match id == self.node.id() {
-            true => Ok(Accepted {}),
-            false => peers::ask(control.transport().as_ref(), id, &Ask::Removed, &[], COURTESY).await,
-        };
+        let told: Result<Accepted, Refusal> =
+            peers::ask(control.transport().as_ref(), id, &Ask::Removed, &[], COURTESY).await;
         if let Err(refusal) = told {
             tracing::info!(node = %id, "the removed node was not told: {}", refusal.message);
         }
-        submit(control, Command::RemoveNode { node: id }).await?;
-        if id == self.node.id() {
-            self.node.removed.store(true, Ordering::SeqCst);
-        }
+        forget(control, id).await?;
         Ok(Accepted {})
+    }
+}
+
+/// Forgets a node, or finds that an attempt before has.
+async fn forget(control: &Control, node: NodeId) -> Result<(), Refusal> {
+    match submit(control, Command::RemoveNode { node }).await {
+        Err(refusal) if refusal.kind == RefusalKind::NotFound => Ok(()),
+        answer => answer.map(drop),
     }
 }
 

@@ -192,6 +192,20 @@ impl Trio {
         id.with_context(|| format!("no node at {address} in {view}"))
     }
 
+    /// The agent that streams the only replica set, as its owner last heard.
+    pub async fn streaming_agent(&self) -> Result<usize> {
+        let status = self.headwater.json(&["status"]).await?;
+        let id = status.pointer("/replica_sets/0/agent/id").and_then(Value::as_str);
+        let id = id.with_context(|| format!("nobody streams: {status}"))?;
+        for number in 0..self.agents.len() {
+            let file = self.headwater.folder().join(format!("agent-{number}.id"));
+            if std::fs::read_to_string(file)?.trim() == id {
+                return Ok(number);
+            }
+        }
+        bail!("agent {id} is none of ours")
+    }
+
     fn place_of(&self, view: &Value, wanted: impl Fn(&Value) -> bool) -> Result<usize> {
         let nodes = view["nodes"].as_array().context("no nodes")?;
         let node = nodes.iter().find(|node| wanted(node));

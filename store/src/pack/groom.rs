@@ -164,6 +164,9 @@ impl CensusRun {
         if !inner.state().is_empty_now(pack.number) {
             return Err(StoreError::refused(&pack.key, "living blocks rest in it"));
         }
+        if let Some(fence) = &inner.fence {
+            fence.check().await?;
+        }
         inner.objects.delete(&pack.key).await?;
         inner.state().forget(&pack.key);
         Ok(())
