@@ -68,8 +68,10 @@ impl AgentMachine {
                     }),
                 };
                 let (_stay, stop) = watch::channel(false);
-                if let Err(error) = run_with(host, settings, reach, stop).await {
+                // An agent whose key is not known yet ends; a service manager starts it again.
+                while let Err(error) = run_with(host.clone(), settings.clone(), reach.clone(), stop.clone()).await {
                     trace::line(&format!("the agent ended: {error}"));
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             },
         ));
