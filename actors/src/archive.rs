@@ -109,6 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "a task that panics, in a test")]
     async fn a_maker_that_vanishes_leaves_an_error() {
         let (writer, stream) = pipe(4);
         writer.write(Bytes::from_static(b"a")).await.unwrap();

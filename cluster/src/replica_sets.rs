@@ -143,6 +143,9 @@ pub(crate) fn set_phase(
     let known = find(state, set)?;
     check_incarnation(set, known, incarnation)?;
     check_epoch(set, known, epoch)?;
+    if phases::is_passed(known.phase, phase) {
+        return Ok(Response::Done);
+    }
     if !phases::is_legal(known.phase, phase) {
         let message = format!(
             "{set} is {}, which {} does not follow",

@@ -52,10 +52,6 @@ const SAMPLES: u32 = 8;
 /// Runs a seed, on a thread of its own: thread-locals of one world never meet another.
 pub fn run(seed: u64, options: Options) -> Outcome {
     hook();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a world is a thread; nothing simulated sees it"
-    )]
     let thread = std::thread::Builder::new()
         .name(format!("seed {seed}"))
         .stack_size(16 << 20)
@@ -183,7 +179,7 @@ async fn lacks(world: &World) -> Option<String> {
     };
     let newest = {
         let source = set::lock(world.parts.oracle.source());
-        source.history.position(source.history.len()).ts.into()
+        source.history.position(source.history.count()).ts.into()
     };
     if let Some(problem) = &set.problem {
         return Some(format!("there is a problem: {problem}"));

@@ -1,5 +1,7 @@
 //! Seeds that every change must pass, seeds that found something once, and the simulation itself under test.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Mutex;
@@ -20,10 +22,14 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 4] = [
+const FOUND: [(u64, &str); 5] = [
     (
         19,
         "the trouble of a Sync child that failed in its very last step was shown for ever, since nobody took it back",
+    ),
+    (
+        61,
+        "a second arrival of the end of the transfer put a sync that was validating back to building, for ever",
     ),
     (
         70,

@@ -62,6 +62,10 @@ pub struct Churn {
 
 impl Churn {
     /// Starts it; it rests for `pause` between two writes.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test's own writer, beside the processes under test"
+    )]
     pub fn start(client: &Client, seed: u64, pause: Duration) -> Churn {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let writer = tokio::spawn(write(client.clone(), seed, pause, stop.clone(), written.clone()));

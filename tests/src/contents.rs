@@ -26,8 +26,18 @@ pub enum Scope {
 impl Scope {
     fn holds(self, namespace: &Namespace) -> bool {
         let inside = self == Scope::Everything || !matches!(namespace.db.as_str(), "admin" | "config");
-        inside && namespace.is_kept() && namespace.coll != "system.views"
+        inside && namespace.is_kept() && namespace.coll != "system.views" && !is_set_aside(namespace)
     }
+}
+
+/// A collection of `config` that a server moved out of the way, because it had made its own before it replayed the entry
+/// that creates the one of its oplog: `config.tmpXXXXX.create`.
+fn is_set_aside(namespace: &Namespace) -> bool {
+    let name = namespace
+        .coll
+        .strip_prefix("tmp")
+        .and_then(|name| name.strip_suffix(".create"));
+    namespace.db == "config" && name.is_some_and(|name| name.len() == 5)
 }
 
 /// Everything within a scope, by `db.collection`.

@@ -268,7 +268,7 @@ async fn a_daemon_is_drained_removed_and_one_that_lost_its_disk_is_replaced() ->
     trio.commands().json(&["cluster", "drain", &node]).await?;
     let elsewhere = |view: &Value| {
         let nodes = view["nodes"].as_array()?;
-        let drained = nodes.iter().find(|known| known["id"].to_string() == node)?;
+        let drained = nodes.iter().find(|known| known["id"].as_u64() == node.parse().ok())?;
         drained["replica_sets"].as_array()?.is_empty().then_some(())
     };
     trio.until("the drained node to own nothing", &["cluster", "status"], elsewhere)

@@ -1,13 +1,12 @@
 //! Data at the edge of what MongoDB takes: thousands of collections, the largest documents, ids of every type, odd names.
 
-use std::time::Instant;
-
 use anyhow::{Context, Result, ensure};
 use bson::{Bson, Document, doc};
 use futures::{StreamExt, TryStreamExt, stream};
 use headwater_tests::proof::{comes_back, compare, restore_into, until_complete};
 use headwater_tests::{Bed, Headwater, ReplicaSet, ReplicaSetSpec};
 use mongodb::{Client, Collection, Database};
+use tokio::time::Instant;
 
 const VERSION: &str = "6.0.5";
 const MIB: usize = 1 << 20;

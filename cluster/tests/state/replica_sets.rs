@@ -158,6 +158,28 @@ fn phases_follow_the_table() {
 }
 
 #[test]
+fn a_late_end_of_the_transfer_takes_nothing_back() {
+    let mut state = registered();
+    for step in [
+        Phase::Transferring,
+        Phase::Building,
+        Phase::ApplyingOplog,
+        Phase::Validating,
+    ] {
+        done(&mut state, &phase(step));
+        for late in [Phase::Transferring, Phase::Building] {
+            let before = state.replica_sets[&set()].phase;
+            if late < before {
+                done(&mut state, &phase(late));
+                assert_eq!(state.replica_sets[&set()].phase, before);
+            }
+        }
+    }
+    let refused = apply(&mut state, &phase(Phase::ApplyingOplog)).refusal();
+    assert_eq!(refused, Some(RefusalKind::OutOfOrder));
+}
+
+#[test]
 fn a_sync_is_not_complete_without_a_waypoint() {
     let mut state = registered();
     for step in [

@@ -102,7 +102,7 @@ pub struct History {
 
 impl History {
     /// How many entries there are.
-    pub fn len(&self) -> Count {
+    pub fn count(&self) -> Count {
         self.entries.len()
     }
 

@@ -101,7 +101,7 @@ impl Mongo {
         mongo.noop("initiating set");
         mongo.noop("new primary");
         for at in 0..mongo.members.len() {
-            mongo.members[at].applied = mongo.history.len();
+            mongo.members[at].applied = mongo.history.count();
         }
         mongo.settle();
         mongo
@@ -163,7 +163,7 @@ impl Mongo {
     /// A moment passes: secondaries copy, learn what is committed; the primary keeps the oplog going.
     pub fn tick(&mut self) {
         let now = Instant::now();
-        let newest = self.history.len();
+        let newest = self.history.count();
         for at in 0..self.members.len() {
             let stuck = self.members[at].stuck_until.is_some_and(|until| now < until);
             if !self.is_up(at) || stuck || !self.is_up(self.primary) {
@@ -193,7 +193,7 @@ impl Mongo {
         self.primary = candidates[self.rng.gen_range(0..candidates.len())];
         self.term += 1;
         let kept = self.members[self.primary].applied;
-        if kept < self.history.len() {
+        if kept < self.history.count() {
             trace::mark("source: rollback");
         }
         trace::mark("source: election");
@@ -201,7 +201,7 @@ impl Mongo {
             "source: {} leads term {}, {} entries are taken back",
             self.members[self.primary].address,
             self.term,
-            self.history.len() - kept
+            self.history.count() - kept
         ));
         self.history.roll_back(kept);
         for member in &mut self.members {
@@ -216,7 +216,7 @@ impl Mongo {
 
     /// A new primary ends the transactions that the old one had begun to write and not prepared.
     fn abort_open(&mut self) {
-        let now = self.history.len();
+        let now = self.history.count();
         let open: Vec<usize> = (0..self.history.transactions.len())
             .filter(|at| {
                 let transaction = &self.history.transactions[*at];

@@ -74,7 +74,7 @@ pub fn prepare(mongo: &mut Mongo, rng: &mut StdRng, draw: &WorkloadDraw) {
 }
 
 fn some_collection(mongo: &Mongo, rng: &mut StdRng) -> Option<(CollectionUuid, Meta)> {
-    let now = mongo.history.len();
+    let now = mongo.history.count();
     let all: Vec<_> = mongo
         .history
         .collections(now)
@@ -90,7 +90,7 @@ fn crud(mongo: &mut Mongo, rng: &mut StdRng, draw: &WorkloadDraw, taken: &[Effec
         return insert(mongo, rng, draw);
     }
     let (uuid, meta) = some_collection(mongo, rng)?;
-    let now = mongo.history.len();
+    let now = mongo.history.count();
     let (_, held) = mongo.history.held(now);
     let touched = |record: i64| {
         taken.iter().any(|effect| match effect {
@@ -255,7 +255,7 @@ fn create(mongo: &mut Mongo, rng: &mut StdRng) {
 }
 
 fn ddl(mongo: &mut Mongo, rng: &mut StdRng) {
-    let now = mongo.history.len();
+    let now = mongo.history.count();
     let kind = rng.gen_range(0..10);
     if kind < 3 || mongo.history.collections(now).count() < 2 {
         return create(mongo, rng);
@@ -298,7 +298,7 @@ fn ddl(mongo: &mut Mongo, rng: &mut StdRng) {
 fn index(mongo: &mut Mongo, rng: &mut StdRng, uuid: CollectionUuid, mut meta: Meta) {
     let field = format!("f{}", rng.gen_range(0..1_000_000));
     let spec = doc! { "v": 2, "key": { &field: 1 }, "name": format!("{field}_1") };
-    let now = mongo.history.len();
+    let now = mongo.history.count();
     let empty = mongo.history.documents(uuid, now, 0).next().is_none();
     let ns = format!("{}.$cmd", meta.db);
     let name = meta.name.clone();

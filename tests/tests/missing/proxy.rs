@@ -27,6 +27,10 @@ pub struct Proxy {
 
 impl Proxy {
     /// Passes everything on to `service`, but takes documents with the field `hole` out of sync slices.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a proxy of the test's own, beside the processes under test"
+    )]
     pub async fn start(service: &str) -> Result<Proxy> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);
