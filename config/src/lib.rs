@@ -5,7 +5,7 @@
 //! touches a disk or the environment: the program hands in what it read.
 //!
 //! * [`keys`]: the table of keys, with the name of each in the environment.
-//! * [`file`]: a settings file, cut into values that know their line.
+//! * [`file`](mod@file): a settings file, cut into values that know their line.
 //! * [`quantity`]: durations and byte counts as people write them.
 //! * [`settings`]: the result, and how it is put together and checked.
 

@@ -103,6 +103,7 @@ impl ReplicaSet {
             add_member(&members[0], &member, number).await?;
             wait_for_role(&member, Role::Secondary).await?;
             members.push(member);
+            wait_for_votes(&members[0], members.len()).await?;
         }
         let client = Client::with_uri_str(set_uri(&members, &spec.name)).await?;
         Ok(ReplicaSet {
@@ -242,6 +243,16 @@ async fn role(member: &Mongod) -> Option<Role> {
 pub(crate) async fn wait_for_role(member: &Mongod, wanted: Role) -> Result<()> {
     until(&format!("{} to be {wanted:?}", member.address()), || async {
         Ok((role(member).await == Some(wanted)).then_some(()))
+    })
+    .await
+}
+
+/// A new member has no vote until the primary has changed the configuration once more by itself: a set that loses another
+/// member before that may have no majority left.
+async fn wait_for_votes(primary: &Mongod, members: usize) -> Result<()> {
+    until("every member to have a vote", || async {
+        let status = admin(primary, doc! { "replSetGetStatus": 1 }).await?;
+        Ok((status.get_i32("votingMembersCount").ok() == i32::try_from(members).ok()).then_some(()))
     })
     .await
 }
