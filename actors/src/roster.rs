@@ -69,7 +69,7 @@ impl Backup {
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
         let Accepted {} = self
-            .at_leader(Ask::Expel(NodeId(node)), Duration::from_secs(20))
+            .at_leader_surely(Ask::Expel(NodeId(node)), Duration::from_secs(20))
             .await?;
         Ok(self.cluster())
     }

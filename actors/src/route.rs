@@ -10,6 +10,7 @@ use headwater_protocol::agent::{Accepted, DeploymentOrder, OrdersReply, Refusal,
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use crate::backup::{Backup, not_found};
 use crate::commands::submit;
@@ -21,6 +22,7 @@ pub(crate) const SHORT: Duration = Duration::from_secs(5);
 pub(crate) const LONG: Duration = Duration::from_secs(45);
 /// How long the leader may take to answer what can be answered without it.
 const COURTESY: Duration = Duration::from_millis(1500);
+const ELECTION_PAUSE: Duration = Duration::from_millis(100);
 
 fn value(answer: impl Serialize) -> Result<Value, Refusal> {
     serde_json::to_value(answer).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))
@@ -68,6 +70,24 @@ impl Backup {
         match self.node.ground.control.is_leader() {
             true => typed(self.answer(question, Bytes::new()).await?),
             false => self.at_leader_elsewhere(question, patience).await,
+        }
+    }
+
+    /// The same for what must be done: as long as there is patience left, it waits for an election and asks again.
+    /// Only for what may be asked twice.
+    pub(crate) async fn at_leader_surely<T: DeserializeOwned>(
+        &self,
+        question: Ask,
+        patience: Duration,
+    ) -> Result<T, Refusal> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.at_leader(question.clone(), patience).await {
+                Err(refusal) if refusal.kind == RefusalKind::Unavailable && Instant::now() < deadline => {
+                    sleep(ELECTION_PAUSE).await;
+                }
+                answer => return answer,
+            }
         }
     }
 
@@ -174,15 +194,19 @@ impl Backup {
         Ok(Accepted {})
     }
 
+    /// Takes a node out. One that is out already is no fault.
     async fn expel(&self, id: NodeId) -> Result<Accepted, Refusal> {
         let control = &self.node.ground.control;
         if !control.state().nodes.contains_key(&id) {
-            return Err(not_found("node", id));
+            return Ok(Accepted {});
         }
         if id == self.node.id() {
             // A leader that takes its own vote away would hear nothing of the rest.
             control.step_aside().await;
-            return self.at_leader_elsewhere(Ask::Expel(id), Duration::from_secs(20)).await;
+        }
+        if id == self.node.id() || !control.is_leader() {
+            let message = "this node does not lead; ask again";
+            return Err(Refusal::new(RefusalKind::Unavailable, message));
         }
         control.expel(id).await.map_err(unavailable)?;
         // Told before it is forgotten with its address; one that does not hear it finds out when it starts again.

@@ -188,7 +188,15 @@ impl ReplicaSet {
     /// wrote before lies at or before it.
     pub async fn mark(&self, text: &str) -> Result<Ts> {
         let command = doc! { "appendOplogNote": 1, "data": { "mark": text }, "writeConcern": { "w": "majority" } };
-        let reply = self.client.database("admin").run_command(command).await?;
+        let mut tries = 0;
+        let reply = loop {
+            match self.client.database("admin").run_command(command.clone()).await {
+                // The server does not wait for its global lock here.
+                Err(error) if is_lock_failed(&error) && tries < 200 => tries += 1,
+                reply => break reply?,
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
         let time = reply
             .get_timestamp("operationTime")
             .context("the server answered without its time")?;
@@ -206,6 +214,11 @@ impl ReplicaSet {
         let time: Timestamp = entry.get_timestamp("ts")?;
         Ok(Ts::from(time))
     }
+}
+
+fn is_lock_failed(error: &mongodb::error::Error) -> bool {
+    const LOCK_FAILED: i32 = 107;
+    matches!(&*error.kind, mongodb::error::ErrorKind::Command(failed) if failed.code == LOCK_FAILED)
 }
 
 fn set_uri(members: &[Mongod], name: &str) -> String {

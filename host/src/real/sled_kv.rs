@@ -12,6 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use headwater_model::limits;
@@ -22,6 +23,8 @@ use crate::{Blocking, Kv, KvError, Op, blocking};
 const SEGMENT_BYTES: usize = 8 << 20;
 const PAGE_MAX_ITEMS: usize = 17;
 const CACHE_BYTES: u64 = 16 << 20;
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+const RELEASE_PAUSE: Duration = Duration::from_millis(20);
 
 const _: () = assert!(
     (PAGE_MAX_ITEMS + 8) * (limits::KV_VALUE_MAX_BYTES + limits::KV_KEY_MAX_BYTES) < SEGMENT_BYTES / 4,
@@ -45,14 +48,13 @@ impl SledKv {
             path: path.display().to_string(),
             reason,
         };
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(path)
             .segment_size(SEGMENT_BYTES)
             .cache_capacity(CACHE_BYTES)
             // Durability is asked for, never hoped for; the flusher would only hide a missing barrier.
-            .flush_every_ms(None)
-            .open()
-            .map_err(|error| failed(error.to_string()))?;
+            .flush_every_ms(None);
+        let db = open_once_released(&config).map_err(|error| failed(error.to_string()))?;
         let file = OpenOptions::new().read(true).write(true).open(path.join("db"));
         let file = file.map_err(|error| failed(error.to_string()))?;
         sync_folders(path).map_err(|error| failed(error.to_string()))?;
@@ -63,6 +65,29 @@ impl SledKv {
             blocking,
         })
     }
+}
+
+/// Whoever had the database open before lets go of its lock only when the last of its threads has let go of it, which may
+/// be a moment after its end.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "opening blocks, and waits for another process or thread"
+)]
+fn open_once_released(config: &sled::Config) -> sled::Result<sled::Db> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error)) if waited < RELEASE_PATIENCE && is_locked(&error) => {}
+            opened => return opened,
+        }
+        std::thread::sleep(RELEASE_PAUSE);
+        waited += RELEASE_PAUSE;
+    }
+}
+
+/// sled wraps the refusal of the lock in words.
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 /// Makes the names of the files durable: without this a crash right after the first flush could lose the whole folder.
