@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use headwater_cluster::{Command, Response, Restore, RestoreState as State};
 use headwater_head::Image;
-use headwater_model::{Incarnation, Optime, Ts, limits};
+use headwater_model::{Incarnation, Optime, ReplicaSetId, Ts, limits};
 use headwater_protocol::admin::{
     At, Destination, PlannedNamespace, RestorePlanView, RestoreRequest, RestoreState, RestoreView,
 };
@@ -51,7 +51,10 @@ pub struct Planned {
 /// The images and proven ranges of a replica set, over all incarnations.
 pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation), Refusal> {
     let (state, record) = set.record()?;
-    let snapshots = state.snapshots.iter().filter(|((id, _), _)| *id == set.id);
+    let snapshots = state
+        .snapshots
+        .iter()
+        .filter(|((id, snapshot), _)| *id == set.id && state.damage_of(id, snapshot).is_none());
     let mut bases: Vec<Base> = snapshots
         .filter_map(|((_, id), snapshot)| Some((Some(id.clone()), snapshot.image.as_ref()?)))
         .chain(
@@ -59,6 +62,7 @@ pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation
                 .waypoint
                 .iter()
                 .filter(|_| record.phase == headwater_model::Phase::Complete)
+                .filter(|_| state.damage_of_head(&set.id).is_none())
                 .map(|w| (None, w)),
         )
         .map(|(snapshot, image)| Base {
@@ -75,14 +79,72 @@ pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation
     for incarnation in (1..=record.incarnation.0).map(Incarnation) {
         let stores = set.stores(incarnation).await.map_err(refusal)?;
         if let Some((start, tip)) = stores.oplog.range() {
-            ranges.push(Proven {
+            let whole = Proven {
                 incarnation,
                 start,
                 tip,
-            });
+            };
+            ranges.extend(without_damage(whole, &lost_oplog(&state, &set.id)));
         }
     }
     Ok((bases, ranges, record.incarnation))
+}
+
+/// The stretches of the oplog that are known to be damaged.
+fn lost_oplog(state: &headwater_cluster::State, set: &ReplicaSetId) -> Vec<(Incarnation, Optime, Optime)> {
+    let known = state
+        .integrity_of(set)
+        .into_iter()
+        .flat_map(|known| known.damage.values());
+    known.filter_map(|damage| damage.oplog).collect()
+}
+
+/// What is left of a range: everything before the first entry that is lost, between two, and after the last.
+fn without_damage(whole: Proven, lost: &[(Incarnation, Optime, Optime)]) -> Vec<Proven> {
+    let mut lost: Vec<_> = lost
+        .iter()
+        .filter(|(incarnation, _, until)| *incarnation == whole.incarnation && *until > whole.start)
+        .collect();
+    lost.sort_by_key(|(_, after, _)| *after);
+    let (mut left, mut start) = (Vec::new(), whole.start);
+    for (_, after, until) in lost {
+        if *after >= start {
+            left.push(Proven {
+                start,
+                tip: *after,
+                ..whole
+            });
+        }
+        start = start.max(*until);
+    }
+    if start <= whole.tip {
+        left.push(Proven { start, ..whole });
+    }
+    left
+}
+
+/// A snapshot that is known to be damaged is refused with words of its own, and with what can be restored instead.
+fn refuse_damaged(
+    set: &Set,
+    request: &RestoreRequest,
+    found: &(Vec<Base>, Vec<Proven>, Incarnation),
+) -> Result<(), Refusal> {
+    let At::Snapshot(id) = &request.at else { return Ok(()) };
+    let (state, _) = set.record()?;
+    let Some((object, damage)) = state.damage_of(&set.id, id) else {
+        return Ok(());
+    };
+    let snapshot = state.snapshots.get(&(set.id.clone(), id.clone()));
+    let at = snapshot
+        .and_then(|snapshot| snapshot.image.as_ref())
+        .map_or(Ts::MAX, |image| image.at.ts);
+    let (bases, ranges, current) = found;
+    let instead = match headwater_restore::plan::plan(bases, ranges, *current, &Wanted::Position(at)) {
+        Ok(_) => format!("the same instant can be restored from elsewhere: --at {at}"),
+        Err(refused) => nearest(refused.before, refused.after),
+    };
+    let message = format!("snapshot {id} is damaged ({object}: {}); {instead}", damage.detail);
+    Err(Refusal::new(RefusalKind::NotRestorable, message))
 }
 
 /// An idle source writes an empty entry every ten seconds; a little more than that.
@@ -112,7 +174,9 @@ async fn await_end_of_second(set: &Set, second: u32) -> Result<(), Refusal> {
 /// Plans a restore.
 pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusal> {
     let selection = selection(request)?;
-    let (bases, ranges, current) = inventory(set).await?;
+    let found = inventory(set).await?;
+    refuse_damaged(set, request, &found)?;
+    let (bases, ranges, current) = found;
     let wanted = match &request.at {
         At::Latest => Wanted::Latest,
         At::Snapshot(id) => Wanted::Snapshot(id.clone()),
@@ -130,7 +194,8 @@ pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusa
             Wanted::WallClock { ms: *ms, found }
         }
     };
-    let plan = headwater_restore::plan::plan(&bases, &ranges, current, &wanted).map_err(not_restorable)?;
+    let plan = headwater_restore::plan::plan(&bases, &ranges, current, &wanted);
+    let plan = plan.map_err(|refused| told_of_damage(set, not_restorable(refused)))?;
     let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;
     let base_only = Plan {
         until: plan.base.at.ts,
@@ -208,6 +273,18 @@ pub fn selection(request: &RestoreRequest) -> Result<Selection, Refusal> {
         .map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))
 }
 
+/// Where damage is known, what cannot be restored may be due to it.
+fn told_of_damage(set: &Set, mut refusal: Refusal) -> Refusal {
+    let Ok((state, _)) = set.record() else { return refusal };
+    let damaged = state.integrity_of(&set.id).map_or(0, |known| known.damage.len());
+    if damaged > 0 {
+        let name = set.id.deployment();
+        refusal.message +=
+            &format!("; {damaged} objects of the backup are damaged, see `headwater check status {name}`");
+    }
+    refusal
+}
+
 fn not_restorable(e: NotRestorable) -> Refusal {
     Refusal::new(RefusalKind::NotRestorable, in_words(&e))
 }
@@ -223,8 +300,12 @@ fn in_words(refused: &NotRestorable) -> String {
         ),
         other => other.to_string(),
     };
+    format!("{reason}; {}", nearest(refused.before, refused.after))
+}
+
+fn nearest(before: Option<Ts>, after: Option<Ts>) -> String {
     let shown = |ts: Ts| format!("{} ({ts})", rfc3339(i64::from(ts.seconds()) * 1000));
-    let nearest = match (refused.before, refused.after) {
+    match (before, after) {
         (None, None) => "nothing can be restored yet: wait for the first snapshot".to_owned(),
         (Some(before), None) => format!("the nearest restorable instant is {}", shown(before)),
         (None, Some(after)) => format!("the first restorable instant is {}", shown(after)),
@@ -232,8 +313,7 @@ fn in_words(refused: &NotRestorable) -> String {
             let (before, after) = (shown(before), shown(after));
             format!("the nearest restorable instants are {before} and {after}")
         }
-    };
-    format!("{reason}; {nearest}")
+    }
 }
 
 /// Puts a restore into the control state, with its instant fixed.
@@ -427,6 +507,31 @@ mod tests {
         );
         let whole = shortened(short.clone(), usize::MAX);
         assert_eq!(whole.namespaces.len(), short.namespaces.len());
+    }
+
+    #[test]
+    fn damage_cuts_a_range_in_two() {
+        let at = |n: u64| Optime::new(Ts(n), 1);
+        let range = |start, tip| Proven {
+            incarnation: Incarnation(1),
+            start: at(start),
+            tip: at(tip),
+        };
+        let lost = |after, until| (Incarnation(1), at(after), at(until));
+        for (damage, left) in [
+            (vec![], vec![range(10, 50)]),
+            (vec![lost(20, 30)], vec![range(10, 20), range(30, 50)]),
+            (
+                vec![lost(30, 40), lost(15, 20)],
+                vec![range(10, 15), range(20, 30), range(40, 50)],
+            ),
+            (vec![lost(20, 30), lost(25, 35)], vec![range(10, 20), range(35, 50)]),
+            (vec![lost(5, 15)], vec![range(15, 50)]),
+            (vec![lost(10, 50)], vec![range(10, 10), range(50, 50)]),
+            (vec![lost(1, 5), (Incarnation(2), at(20), at(30))], vec![range(10, 50)]),
+        ] {
+            assert_eq!(without_damage(range(10, 50), &damage), left, "{damage:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use headwater_cluster::placement::Patience;
+use headwater_cluster::shares::Rhythm;
 use headwater_cluster::{Control, NodeId, ReplicaSet, State};
 use headwater_host::Host;
 use headwater_model::{Epoch, Incarnation, ReplicaSetId, limits};
@@ -44,6 +45,12 @@ pub struct Tuning {
     pub seeds: Vec<NodeId>,
     /// When a node counts as lost.
     pub patience: Patience,
+    /// How quickly everything at rest is read and verified.
+    pub rhythm: Rhythm,
+    /// Bytes a second that are read by shares.
+    pub check_bytes_per_second: u64,
+    /// Seconds between proof restores; 0 for none by itself.
+    pub proof_interval_s: u64,
 }
 
 impl Default for Tuning {
@@ -59,6 +66,9 @@ impl Default for Tuning {
             address: None,
             seeds: Vec::new(),
             patience: Patience::default(),
+            rhythm: Rhythm::default(),
+            check_bytes_per_second: 64 << 20,
+            proof_interval_s: 86_400,
         }
     }
 }
@@ -105,6 +115,8 @@ pub struct Set {
     pub snapshot_waker: Waker,
     /// Wakes the restore child.
     pub restore_waker: Waker,
+    /// Wakes the check child.
+    pub check_waker: Waker,
     /// Requests for images, carried out by the child that owns the head.
     pub cuts: crate::work::cut::Cuts,
     /// The assignment this node works under; `None` when it only reads.
@@ -139,6 +151,7 @@ impl Set {
             head_waker: Waker::default(),
             snapshot_waker: Waker::default(),
             restore_waker: Waker::default(),
+            check_waker: Waker::default(),
             cuts: crate::work::cut::Cuts::default(),
             epoch,
             fenced: std::sync::Mutex::default(),

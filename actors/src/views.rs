@@ -80,6 +80,7 @@ impl Backup {
             scan: None,
             problem: record.problem.clone(),
             agent: None,
+            integrity: crate::checks::at_a_glance(state, id, self.now_ms()),
         }
     }
 
@@ -123,7 +124,7 @@ impl Backup {
         let state = self.node.ground.control.state();
         let of_deployment = state.snapshots.iter().filter(|((set, _), _)| set.deployment() == name);
         let mut views: Vec<_> = of_deployment
-            .map(|((set, id), s)| (s.asked_ms, snapshot_view(set, id, s)))
+            .map(|((set, id), s)| (s.asked_ms, snapshot_view(&state, set, id, s)))
             .collect();
         views.sort_by(|a, b| (a.0, &a.1.id).cmp(&(b.0, &b.1.id)));
         views.into_iter().map(|(_, view)| view).collect()
@@ -160,6 +161,9 @@ impl Backup {
             let status = self.replica_set_status(&state, id).await?;
             if let Some(problem) = &status.problem {
                 alerts.push(format!("{id}: {problem}"));
+            }
+            for (object, damage) in state.integrity_of(id).into_iter().flat_map(|known| &known.damage) {
+                alerts.push(format!("{id}: damage in {object}: {}", damage.detail));
             }
             replica_sets.push(status);
         }
@@ -219,7 +223,10 @@ fn restorable(
     incarnation: Incarnation,
     tip: Option<Ts>,
 ) -> Option<Range> {
-    let snapshots = state.snapshots.iter().filter(|((set, _), _)| set == id);
+    let snapshots = state
+        .snapshots
+        .iter()
+        .filter(|((set, snapshot), _)| set == id && state.damage_of(set, snapshot).is_none());
     let images = snapshots
         .filter_map(|(_, s)| s.image.as_ref())
         .filter(|image| image.incarnation == incarnation);
@@ -235,7 +242,7 @@ fn restorable(
     })
 }
 
-fn snapshot_view(set: &ReplicaSetId, id: &SnapshotId, snapshot: &Snapshot) -> SnapshotView {
+fn snapshot_view(state: &State, set: &ReplicaSetId, id: &SnapshotId, snapshot: &Snapshot) -> SnapshotView {
     let image = snapshot.image.as_ref();
     SnapshotView {
         id: id.clone(),
@@ -249,6 +256,9 @@ fn snapshot_view(set: &ReplicaSetId, id: &SnapshotId, snapshot: &Snapshot) -> Sn
         documents: image.map_or(0, |i| i.documents),
         collections: image.map_or(0, |i| i.collections),
         reason: snapshot.reason.clone(),
+        damaged: state
+            .damage_of(set, id)
+            .map(|(object, damage)| format!("{object}: {}", damage.detail)),
     }
 }
 

@@ -5,11 +5,15 @@
 
 use crate::command::{Command, Response};
 use crate::state::State;
-use crate::{deployments, keys, leases, nodes, replica_sets, restores, snapshots};
+use crate::{deployments, integrity, keys, leases, nodes, replica_sets, restores, snapshots};
 
 /// Carries out `command`. A refusal changes nothing.
 pub fn apply(state: &mut State, command: &Command) -> Response {
-    carry_out(state, command).unwrap_or_else(|refusal| refusal)
+    let answer = carry_out(state, command).unwrap_or_else(|refusal| refusal);
+    if !answer.is_refused() {
+        integrity::follow(state, command);
+    }
+    answer
 }
 
 /// `Err` is a refusal; the two are the same type because a refusal is an answer like any other.
@@ -88,6 +92,27 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
             agent,
             expected,
         } => leases::grant(state, deployment, agent, *expected),
+        Command::AskCheck {
+            set,
+            token,
+            kind,
+            snapshot,
+            asked_ms,
+        } => integrity::ask(state, set, *token, kind, snapshot.as_ref(), *asked_ms),
+        Command::UpdateCheck {
+            set,
+            epoch,
+            number,
+            standing,
+        } => integrity::update(state, set, *epoch, *number, standing),
+        Command::SetPass { set, epoch, pass } => integrity::set_pass(state, set, *epoch, pass),
+        Command::NoteDamage {
+            set,
+            epoch,
+            object,
+            damage,
+        } => integrity::note(state, set, *epoch, object, damage),
+        Command::ClearDamage { set, epoch, object } => integrity::clear(state, set, *epoch, object),
     }
 }
 

@@ -9,6 +9,7 @@ use headwater_model::{DeploymentName, Epoch, Incarnation, ReplicaSetId, Snapshot
 use serde::{Deserialize, Serialize};
 
 use crate::deployments::Deployment;
+use crate::integrity::Integrity;
 use crate::keys::KeyRole;
 use crate::leases::Lease;
 use crate::nodes::NodeRecord;
@@ -57,4 +58,6 @@ pub struct State {
     pub leases: BTreeMap<DeploymentName, Lease>,
     /// The highest number ever given to a lease.
     pub last_lease: u64,
+    /// Checks of what is at rest, and the damage they found.
+    pub integrity: BTreeMap<ReplicaSetId, Integrity>,
 }

@@ -4,6 +4,7 @@
 
 mod deployments;
 mod golden;
+mod integrity;
 mod keys;
 mod laws;
 mod leases;

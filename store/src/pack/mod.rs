@@ -8,10 +8,12 @@
 //!
 //! A full pack is written by a task of its own, so that writing goes on beside compressing.
 
+mod at_rest;
 mod cache;
 mod census;
 pub mod format;
 pub mod groom;
+mod mend;
 mod open;
 mod state;
 mod table;
@@ -30,7 +32,9 @@ use headwater_model::{BlockId, Epoch, limits};
 use crate::blocks::Blocks;
 use crate::fence::Fence;
 use crate::objects::{Objects, StoreError};
+pub use at_rest::{AtRest, PackVerdict};
 use cache::BlockCache;
+pub use mend::MendPlan;
 use state::State;
 
 /// Bounds of one pack store.
@@ -248,6 +252,7 @@ impl Blocks for PackStore {
         let id = BlockId(*blake3::hash(&raw).as_bytes());
         let waiting = {
             let mut state = self.inner.state();
+            state.give_up_lost(&id);
             if state.contains(&id) {
                 return Ok(id);
             }
@@ -268,18 +273,7 @@ impl Blocks for PackStore {
         if let Some(raw) = self.inner.cache().get(&id) {
             return Ok(raw);
         }
-        let (key, stored) = {
-            let place = self.inner.state().find(&id);
-            match place {
-                None => return Err(StoreError::NotFound(format!("{}block {id}", self.inner.folder))),
-                Some(state::Place::Pending(stored)) => ("a pending block".to_owned(), stored),
-                Some(state::Place::Packed { key, range }) => {
-                    let stored = self.inner.objects.get_range(&key, range).await?;
-                    (key, stored)
-                }
-            }
-        };
-        let raw = format::unpack_block(id, &stored).map_err(|fault| StoreError::damaged(&key, fault))?;
+        let raw = at_rest::read(&self.inner, id).await?;
         self.inner.cache().insert(id, raw.clone());
         Ok(raw)
     }
