@@ -8,6 +8,7 @@ mod checks;
 mod child;
 mod children;
 mod commands;
+pub mod enrol;
 mod ingest;
 mod lead;
 mod life;
