@@ -1,6 +1,7 @@
 //! The command line: what may be typed, and which file carries it out.
 
 mod agent;
+mod alerts;
 mod archive;
 mod check;
 mod cluster;
@@ -95,6 +96,9 @@ enum Command {
     /// Take and see snapshots
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
+    /// See what needs a look
+    #[command(subcommand)]
+    Alerts(alerts::Alerts),
     /// Prove that what is at rest is whole
     Check(check::Check),
     /// Prove that an instant can be restored
@@ -151,6 +155,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Status(status) => ask(global, status, status::Status::run),
         Command::Timeline(timeline) => ask(global, timeline, timeline::Timeline::run),
         Command::Snapshot(snapshot) => ask(global, snapshot, snapshot::Snapshot::run),
+        Command::Alerts(alerts) => ask(global, alerts, alerts::Alerts::run),
         Command::Check(check) => ask(global, check, check::Check::run),
         Command::Proof(proof) => ask(global, proof, proof::Proof::run),
         Command::Restore(restore) => ask(global, *restore, restore::Restore::run),

@@ -14,6 +14,7 @@ mod node;
 mod output;
 mod stop;
 mod transport;
+mod webhook;
 
 use std::process::ExitCode;
 

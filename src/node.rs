@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use headwater_actors::alerting::Webhook;
 use headwater_actors::enrol::{Enrolled, Wish, enrol};
 use headwater_actors::{Backup, Ground, Tuning};
+use headwater_cluster::alerts::Thresholds;
+use headwater_cluster::shares::Rhythm;
 use headwater_cluster::{Control, KeyRole, NodeId};
 use headwater_config::{Settings, StoreUri};
 use headwater_host::real::SledKv;
@@ -17,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::keys::Keys;
 use crate::transport::{HttpTransport, STRANGERS};
+use crate::webhook::HttpWebhook;
 
 /// Milliseconds between a leader's heartbeats…
 const HEARTBEAT_MS: u64 = 120;
@@ -110,6 +114,21 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
             scratch: Some(scratch),
             cluster: identity.cluster.clone(),
             address: Some(wish.address),
+            rhythm: Rhythm {
+                pass_days: settings.check_pass_days,
+            },
+            check_bytes_per_second: settings.check_bytes_per_second,
+            proof_interval_s: settings.proof_interval_seconds,
+            thresholds: Thresholds {
+                oplog_behind_s: settings.alert_oplog_behind_seconds,
+                agent_down_s: settings.alert_agent_down_seconds,
+                node_down_s: settings.alert_node_down_seconds,
+                proof_interval_s: settings.proof_interval_seconds,
+            },
+            webhook: match &settings.webhook {
+                Some(url) => Some(Webhook(Arc::new(HttpWebhook::new(url)?))),
+                None => None,
+            },
             seeds,
             ..Tuning::default()
         },

@@ -1,6 +1,7 @@
 //! When things happen: supervisors and their children. actix lives here, in [`worker`], [`child`], [`supervisor`] and
 //! [`node`] only; what the children do is in [`work`].
 
+pub mod alerting;
 pub mod archive;
 pub mod backup;
 pub mod board;
@@ -12,6 +13,7 @@ pub mod enrol;
 mod ingest;
 mod lead;
 mod life;
+mod metrics;
 mod node;
 pub mod peers;
 mod restores;

@@ -83,6 +83,7 @@ impl Node {
         }
         life::spawn(&node);
         lead::spawn(&node);
+        crate::alerting::spawn(&node);
         Ok(node)
     }
 

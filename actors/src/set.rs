@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use headwater_cluster::alerts::Thresholds;
 use headwater_cluster::placement::Patience;
 use headwater_cluster::shares::Rhythm;
 use headwater_cluster::{Control, NodeId, ReplicaSet, State};
@@ -21,6 +22,7 @@ use headwater_store::sync_store::SyncStore;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::alerting::Webhook;
 use crate::board::Board;
 use crate::child::Waker;
 
@@ -51,6 +53,10 @@ pub struct Tuning {
     pub check_bytes_per_second: u64,
     /// Seconds between proof restores; 0 for none by itself.
     pub proof_interval_s: u64,
+    /// When trouble is worth an alert.
+    pub thresholds: Thresholds,
+    /// Who is told of alerts.
+    pub webhook: Option<Webhook>,
 }
 
 impl Default for Tuning {
@@ -69,6 +75,8 @@ impl Default for Tuning {
             rhythm: Rhythm::default(),
             check_bytes_per_second: 64 << 20,
             proof_interval_s: 86_400,
+            thresholds: Thresholds::default(),
+            webhook: None,
         }
     }
 }

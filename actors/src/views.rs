@@ -18,6 +18,8 @@ use crate::times::rfc3339;
 
 /// An agent that was not heard of for this long is worth a word.
 const AGENT_SILENT_SECONDS: u64 = 30;
+/// How the words about such an agent begin.
+pub(crate) const AGENT_SILENT: &str = "agent on";
 /// How long the owner of a replica set may take to say how it stands.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -106,7 +108,7 @@ impl Backup {
         let problem = problem.or_else(|| word.fault.as_ref().map(fault_in_words)).or_else(|| {
             let silent = agent.as_ref().filter(|a| a.seen_seconds_ago > AGENT_SILENT_SECONDS)?;
             Some(format!(
-                "agent on {} was last heard {} s ago",
+                "{AGENT_SILENT} {} was last heard {} s ago",
                 silent.host, silent.seen_seconds_ago
             ))
         });
@@ -188,30 +190,12 @@ impl Backup {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             replica_sets,
             alerts,
+            open_alerts: self
+                .alerts()
+                .into_iter()
+                .filter(|alert| alert.ended.is_none())
+                .collect(),
         })
-    }
-
-    /// Metrics in Prometheus' text format.
-    pub fn metrics(&self) -> String {
-        let state = self.node.ground.control.state();
-        let snapshots = state.snapshots.values().filter(|s| s.image.is_some()).count();
-        let mut out = String::new();
-        for (name, help, value) in [
-            (
-                "headwater_deployments",
-                "Protected deployments.",
-                state.deployments.len(),
-            ),
-            (
-                "headwater_replica_sets",
-                "Protected replica sets.",
-                state.replica_sets.len(),
-            ),
-            ("headwater_snapshots", "Complete snapshots.", snapshots),
-        ] {
-            out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"));
-        }
-        out
     }
 }
 

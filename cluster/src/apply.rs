@@ -5,7 +5,7 @@
 
 use crate::command::{Command, Response};
 use crate::state::State;
-use crate::{deployments, integrity, keys, leases, nodes, replica_sets, restores, snapshots};
+use crate::{alerts, deployments, integrity, keys, leases, nodes, replica_sets, restores, snapshots};
 
 /// Carries out `command`. A refusal changes nothing.
 pub fn apply(state: &mut State, command: &Command) -> Response {
@@ -113,6 +113,16 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
             damage,
         } => integrity::note(state, set, *epoch, object, damage),
         Command::ClearDamage { set, epoch, object } => integrity::clear(state, set, *epoch, object),
+        Command::BeginAlert {
+            id,
+            kind,
+            subject,
+            text,
+            begun_ms,
+        } => alerts::begin(state, id, kind, subject, text, *begun_ms),
+        Command::EndAlert { id, ended_ms } => alerts::end(state, id, *ended_ms),
+        Command::AcknowledgeAlert { id, words } => alerts::acknowledge(state, id, words),
+        Command::AlertTold { id, begun_ms, end } => alerts::told(state, id, *begun_ms, *end),
     }
 }
 

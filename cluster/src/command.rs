@@ -297,6 +297,42 @@ pub enum Command {
         /// The object's key in the store.
         object: String,
     },
+    /// Something happens that a user must know; nothing changes while it is known already.
+    BeginAlert {
+        /// The same for the same trouble.
+        id: String,
+        /// One word of [`crate::alerts::KINDS`].
+        kind: String,
+        /// What it is about.
+        subject: String,
+        /// For people, with the cure.
+        text: String,
+        /// By the submitter's clock, milliseconds since 1970.
+        begun_ms: i64,
+    },
+    /// It is over.
+    EndAlert {
+        /// Which.
+        id: String,
+        /// By the submitter's clock, milliseconds since 1970.
+        ended_ms: i64,
+    },
+    /// Somebody looks after it.
+    AcknowledgeAlert {
+        /// Which.
+        id: String,
+        /// Who, or what is done.
+        words: String,
+    },
+    /// The webhook took it.
+    AlertTold {
+        /// Which.
+        id: String,
+        /// Which of its begins.
+        begun_ms: i64,
+        /// Whether it was its end that was told.
+        end: bool,
+    },
 }
 
 /// How a restore stands.

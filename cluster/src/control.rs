@@ -117,6 +117,17 @@ pub struct Control {
     members: Arc<Members>,
 }
 
+/// Raft in figures, as this member sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// The present term.
+    pub term: u64,
+    /// Index of the last log entry applied.
+    pub applied: u64,
+    /// Commands waiting to be submitted.
+    pub waiting: u64,
+}
+
 /// How long a command is tried to be brought to a leader.
 const FORWARD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long one leader may take to answer it.
@@ -237,6 +248,16 @@ impl Control {
     pub fn leader(&self) -> Option<NodeId> {
         let leader = self.metrics.borrow().current_leader.map(NodeId);
         leader.filter(|leader| *leader != self.node || !self.is_cut_off())
+    }
+
+    /// Raft in figures.
+    pub fn figures(&self) -> Figures {
+        let metrics = self.metrics.borrow();
+        Figures {
+            term: metrics.current_term,
+            applied: metrics.last_applied.map_or(0, |id| id.index),
+            waiting: (self.mailbox.max_capacity() - self.mailbox.capacity()) as u64,
+        }
     }
 
     /// What this member calls others with.

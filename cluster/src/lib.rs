@@ -6,6 +6,7 @@
 //! [`Control`] is how the rest of the daemon submits commands and reads the state. Raft is in `raft/` and nowhere else.
 
 pub mod addresses;
+pub mod alerts;
 pub mod apply;
 pub mod codec;
 pub mod command;
@@ -30,7 +31,7 @@ pub mod timetable;
 pub use addresses::Addresses;
 pub use apply::apply;
 pub use command::{Command, RefusalKind, Response};
-pub use control::{Control, ControlError, Settings};
+pub use control::{Control, ControlError, Figures, Settings};
 pub use deployments::Deployment;
 pub use identity::{Identity, IdentityError};
 pub use keys::KeyRole;

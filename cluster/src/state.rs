@@ -8,6 +8,7 @@ use std::fmt;
 use headwater_model::{DeploymentName, Epoch, Incarnation, ReplicaSetId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::Alert;
 use crate::deployments::Deployment;
 use crate::integrity::Integrity;
 use crate::keys::KeyRole;
@@ -60,4 +61,6 @@ pub struct State {
     pub last_lease: u64,
     /// Checks of what is at rest, and the damage they found.
     pub integrity: BTreeMap<ReplicaSetId, Integrity>,
+    /// Alerts by id, open or ended.
+    pub alerts: BTreeMap<String, Alert>,
 }

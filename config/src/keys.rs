@@ -74,8 +74,43 @@ pub const HEAD_BLOCK_CACHE: Key = Key {
     path: "head.blockCache",
     meaning: "blocks held in memory",
 };
+/// How quickly everything at rest is read.
+pub const CHECKS_PASS: Key = Key {
+    path: "checks.pass",
+    meaning: "time in which everything at rest is read and verified once, a share a day; 0s for never",
+};
+/// How fast it is read.
+pub const CHECKS_READ_RATE: Key = Key {
+    path: "checks.readRate",
+    meaning: "bytes a second that are read for it at the most",
+};
+/// How often restores are proven.
+pub const CHECKS_PROOF_INTERVAL: Key = Key {
+    path: "checks.proofInterval",
+    meaning: "time between proof restores; 0s for none by itself",
+};
+/// Who is told of alerts.
+pub const ALERTS_WEBHOOK: Key = Key {
+    path: "alerts.webhook",
+    meaning: "http://… that gets every begin and end of an alert as JSON; empty for none",
+};
+/// When oplog is late.
+pub const ALERTS_OPLOG_BEHIND: Key = Key {
+    path: "alerts.oplogBehind",
+    meaning: "age of the newest oplog entry that raises an alert",
+};
+/// When an agent is missed.
+pub const ALERTS_AGENT_DOWN: Key = Key {
+    path: "alerts.agentDown",
+    meaning: "silence of a deployment's agents that raises an alert",
+};
+/// When a node is missed.
+pub const ALERTS_NODE_DOWN: Key = Key {
+    path: "alerts.nodeDown",
+    meaning: "silence of a node that raises an alert",
+};
 /// All of them, in the order of the example file.
-pub const KEYS: [Key; 9] = [
+pub const KEYS: [Key; 16] = [
     NODE_DIR,
     NET_LISTEN,
     NET_ADVERTISE,
@@ -85,6 +120,13 @@ pub const KEYS: [Key; 9] = [
     SNAPSHOTS_INTERVAL,
     HEAD_MEMTABLE_BUDGET,
     HEAD_BLOCK_CACHE,
+    CHECKS_PASS,
+    CHECKS_READ_RATE,
+    CHECKS_PROOF_INTERVAL,
+    ALERTS_WEBHOOK,
+    ALERTS_OPLOG_BEHIND,
+    ALERTS_AGENT_DOWN,
+    ALERTS_NODE_DOWN,
 ];
 
 #[cfg(test)]

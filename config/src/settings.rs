@@ -39,6 +39,20 @@ pub struct Settings {
     pub memtable_budget_bytes: usize,
     /// Bytes of blocks held in memory.
     pub block_cache_bytes: usize,
+    /// Days in which everything at rest is read once; 0 for never.
+    pub check_pass_days: u64,
+    /// Bytes a second that are read for it.
+    pub check_bytes_per_second: u64,
+    /// Seconds between proof restores; 0 for none.
+    pub proof_interval_seconds: u64,
+    /// Where alerts go.
+    pub webhook: Option<String>,
+    /// Age of the newest oplog entry that raises an alert, in seconds.
+    pub alert_oplog_behind_seconds: u64,
+    /// Silence of a deployment's agents that raises an alert, in seconds.
+    pub alert_agent_down_seconds: u64,
+    /// Silence of a node that raises an alert, in seconds.
+    pub alert_node_down_seconds: u64,
 }
 
 /// Where backups rest.
@@ -149,6 +163,17 @@ impl Settings {
             block_cache_bytes: lookup.get(keys::HEAD_BLOCK_CACHE, limits::BLOCK_CACHE_BYTES, |text| {
                 size_between(text, MIB, 64 << 30)
             })?,
+            check_pass_days: lookup.get(keys::CHECKS_PASS, 7, |text| {
+                Ok(time_between(text, "0s", "52w")?.div_ceil(86_400_000))
+            })?,
+            check_bytes_per_second: lookup.get(keys::CHECKS_READ_RATE, 64 << 20, |text| {
+                Ok(size_between(text, MIB, 64 << 30)? as u64)
+            })?,
+            proof_interval_seconds: seconds(&lookup, keys::CHECKS_PROOF_INTERVAL, 86_400, "0s")?,
+            webhook: lookup.get(keys::ALERTS_WEBHOOK, None, webhook)?,
+            alert_oplog_behind_seconds: seconds(&lookup, keys::ALERTS_OPLOG_BEHIND, 75 * 60, "1m")?,
+            alert_agent_down_seconds: seconds(&lookup, keys::ALERTS_AGENT_DOWN, 3600, "10s")?,
+            alert_node_down_seconds: seconds(&lookup, keys::ALERTS_NODE_DOWN, 15 * 60, "10s")?,
             dir,
         })
     }
@@ -235,6 +260,19 @@ fn time_between(text: &str, least: &str, most: &str) -> Result<u64, String> {
         Ok(value)
     } else {
         Err(format!("{text} is outside {least} to {most}"))
+    }
+}
+
+fn seconds(lookup: &Lookup<'_>, key: Key, default: u64, least: &str) -> Result<u64, SettingsError> {
+    lookup.get(key, default, |text| Ok(time_between(text, least, "52w")? / 1000))
+}
+
+/// The address may carry a secret: it is not repeated.
+fn webhook(text: &str) -> Result<Option<String>, String> {
+    match text.strip_prefix("http://") {
+        _ if text.is_empty() => Ok(None),
+        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => Ok(Some(text.to_owned())),
+        _ => Err("it must begin with http://; for https put a proxy in between".to_owned()),
     }
 }
 
@@ -349,6 +387,8 @@ mod tests {
             ),
             ("snapshots:\n  interval: 1s\n", "1s is outside 1m to 52w"),
             ("cluster:\n  join: backup1\n", "\"backup1\" is no HOST:PORT"),
+            ("alerts:\n  webhook: https://x\n", "it must begin with http://"),
+            ("checks:\n  proofInterval: 99w\n", "99w is outside 0s to 52w"),
             ("head:\n  blockCache: 1KiB\n", "1KiB is outside 1024 to"),
             ("head:\n  memtableBudget: many\n", "\"many\" is no byte count"),
         ] {

@@ -124,6 +124,10 @@ pub const CHECK_FINDINGS_KEPT: usize = 20;
 pub const FINDING_MAX_BYTES: usize = 512;
 /// Damaged objects of one replica set that are remembered one by one.
 pub const DAMAGE_KEPT_PER_SET: usize = 256;
+/// Alerts that are remembered, open ones included.
+pub const ALERTS_KEPT: usize = 500;
+/// The longest id, kind and subject of an alert together.
+pub const ALERT_ID_MAX_BYTES: usize = 1024;
 /// Nodes of one cluster.
 pub const NODES_MAX: usize = 64;
 /// Keys that may call.

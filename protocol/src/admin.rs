@@ -21,6 +21,8 @@
 //! | `GET /api/v1/restores` , `/api/v1/restores/{id}` | → `[RestoreView]`, [`RestoreView`] |
 //! | `GET /api/v1/restores/{id}/archive` | → the archive stream, for a restore `to: archive` |
 //! | `GET /api/v1/status` | → [`Status`] |
+//! | `GET /api/v1/alerts` | → `[crate::integrity::AlertView]` |
+//! | `POST /api/v1/alerts/ack` | [`crate::integrity::Acknowledge`] → [`crate::integrity::AlertView`] |
 //! | `GET /api/v1/cluster` | → [`ClusterView`] |
 //! | `POST /api/v1/cluster/nodes/{id}/drain`, `/add` | → [`ClusterView`]: everything goes from the node; it takes part again |
 //! | `DELETE /api/v1/cluster/nodes/{id}` | → [`ClusterView`]: the node is forgotten |
@@ -337,8 +339,11 @@ pub struct Status {
     pub version: String,
     /// Every replica set.
     pub replica_sets: Vec<ReplicaSetStatus>,
-    /// What a user must know.
+    /// What a user must know now, in words.
     pub alerts: Vec<String>,
+    /// Alerts that began and did not end.
+    #[serde(default)]
+    pub open_alerts: Vec<crate::integrity::AlertView>,
 }
 
 /// The nodes of the cluster, as seen from the one that was asked.

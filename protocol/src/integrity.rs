@@ -183,3 +183,45 @@ pub struct IntegrityStatus {
     /// Snapshots that cannot be restored whole.
     pub damaged_snapshots: Vec<SnapshotId>,
 }
+
+/// What happened to an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertEvent {
+    /// It began.
+    Begin,
+    /// It is over.
+    End,
+}
+
+/// An alert, as listed and as a webhook gets it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertView {
+    /// The same for the same trouble; with `begun` and `event` it names one message.
+    pub id: String,
+    /// What happened last; to a webhook: what is told.
+    pub event: AlertEvent,
+    /// The cluster's name for machines.
+    pub cluster: String,
+    /// One word, such as `damage`.
+    pub kind: String,
+    /// What it is about.
+    pub subject: String,
+    /// For people, with the cure.
+    pub text: String,
+    /// When it began, RFC 3339.
+    pub begun: String,
+    /// When it ended, RFC 3339.
+    pub ended: Option<String>,
+    /// Who looks after it.
+    pub acknowledged: Option<String>,
+}
+
+/// Somebody looks after an alert.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Acknowledge {
+    /// Its id.
+    pub id: String,
+    /// Who, or what is done.
+    pub comment: String,
+}

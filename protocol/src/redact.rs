@@ -14,6 +14,24 @@ pub fn uri(text: &str) -> String {
     format!("{scheme}://{shown}")
 }
 
+/// Text without the secrets of connection strings in it.
+pub fn text(text: &str) -> String {
+    let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ')' | ';');
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = ["mongodb://", "mongodb+srv://", "http://", "https://"]
+        .iter()
+        .filter_map(|s| rest.find(s))
+        .min()
+    {
+        out.push_str(&rest[..at]);
+        let found = &rest[at..];
+        let end = found.find(is_end).unwrap_or(found.len());
+        out.push_str(&uri(&found[..end]));
+        rest = &found[end..];
+    }
+    out + rest
+}
+
 /// The hosts of a connection string, for a user to type; empty when they cannot be told for sure.
 pub fn hosts(text: &str) -> String {
     let shown = uri(text);
@@ -34,6 +52,23 @@ fn without_options(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_shown_without_the_secrets_in_it() {
+        for (said, shown) in [
+            ("no address here; really", "no address here; really"),
+            (
+                "cannot reach mongodb://u:p@h/d?x=secret; retry",
+                "cannot reach mongodb://***@h/d; retry",
+            ),
+            (
+                "a 'mongodb+srv://u:p@h' and http://t@x/y?k=1",
+                "a 'mongodb+srv://***@h' and http://***@x/y",
+            ),
+        ] {
+            assert_eq!(text(said), shown);
+        }
+    }
 
     #[test]
     fn no_secret_of_a_connection_string_is_shown() {

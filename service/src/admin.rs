@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use headwater_model::{DeploymentName, SnapshotId};
 use headwater_protocol::admin::{AddDeployment, RestoreRequest};
 use headwater_protocol::agent::{Accepted, Refusal, RefusalKind};
-use headwater_protocol::integrity::{CheckRequest, ProofRequest};
+use headwater_protocol::integrity::{Acknowledge, CheckRequest, ProofRequest};
 
 use crate::fault::Fault;
 use crate::{access, archive, body, place};
@@ -56,6 +56,8 @@ pub(crate) fn routes(cfg: &mut web::ServiceConfig) {
     .service(place("/api/v1/restores", GET).route(web::get().to(restores)))
     .service(place("/api/v1/restores/{id}", GET).route(web::get().to(restore)))
     .service(place("/api/v1/restores/{id}/archive", GET).route(web::get().to(restore_archive)))
+    .service(place("/api/v1/alerts", GET).route(web::get().to(alerts)))
+    .service(place("/api/v1/alerts/ack", POST).route(web::post().to(acknowledge)))
     .service(place("/api/v1/status", GET).route(web::get().to(status)));
 }
 
@@ -214,6 +216,17 @@ async fn restore(req: HttpRequest) -> Answer {
 async fn restore_archive(req: HttpRequest) -> Answer {
     let backup = access::admin(&req)?;
     Ok(archive::response(backup.archive(restore_of(&req)?).await?))
+}
+
+async fn alerts(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.alerts()))
+}
+
+async fn acknowledge(req: HttpRequest, payload: web::Payload) -> Answer {
+    let backup = access::admin(&req)?;
+    let request: Acknowledge = body::json(&req, payload).await?;
+    Ok(HttpResponse::Ok().json(backup.acknowledge(&request.id, &request.comment).await?))
 }
 
 async fn status(req: HttpRequest) -> Answer {

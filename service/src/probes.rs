@@ -24,10 +24,25 @@ async fn readyz(req: HttpRequest) -> Result<HttpResponse, Fault> {
 }
 
 async fn metrics(req: HttpRequest) -> Result<HttpResponse, Fault> {
-    let metrics = backup(&req)?.metrics();
+    let metrics = backup(&req)?.metrics().await + &memory();
     Ok(HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(metrics))
+}
+
+/// Memory of this process, where the system tells it in pages.
+fn memory() -> String {
+    const PAGE_BYTES: u64 = 4096;
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok());
+    pages.map_or_else(String::new, |pages| {
+        let name = "process_resident_memory_bytes";
+        let bytes = pages * PAGE_BYTES;
+        format!("# HELP {name} Memory of the process.\n# TYPE {name} gauge\n{name} {bytes}\n")
+    })
 }
 
 fn text(body: String) -> HttpResponse {

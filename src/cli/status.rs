@@ -29,6 +29,13 @@ fn text(status: &StatusView) -> String {
     for alert in &status.alerts {
         out.push_str(&format!("\nalert: {alert}"));
     }
+    for alert in &status.open_alerts {
+        let seen = alert
+            .acknowledged
+            .as_ref()
+            .map_or_else(String::new, |words| format!(" ({words})"));
+        out.push_str(&format!("\nsince {}: {}: {}{seen}", alert.begun, alert.id, alert.text));
+    }
     out
 }
 

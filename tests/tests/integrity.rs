@@ -1,13 +1,17 @@
 //! Checks, proofs and damage, with real processes: what is whole is said to be, and a flipped bit is found and never
 //! restored silently.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use bson::{Document, doc};
 use headwater_tests::proof::{until_complete, until_stored};
-use headwater_tests::{Bed, Headwater, ReplicaSet, ReplicaSetSpec};
+use headwater_tests::{Bed, Headwater, ReplicaSet, ReplicaSetSpec, until};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 
 const VERSION: &str = "6.0.5";
 
@@ -121,5 +125,214 @@ async fn a_flipped_bit_in_a_block_is_found_and_never_restored_silently() -> Resu
         ensure!(ended.code != 0, "a damaged backup was restored: {}", ended.stdout);
         ensure!(ended.stderr.contains("damaged"), "{}", ended.stderr);
     }
+    Ok(())
+}
+
+/// What a webhook got, as (event, id) in the order of arrival. The first call is answered with an error.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<(String, String)>>>);
+
+impl Told {
+    fn all(&self) -> Vec<(String, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn listen(&self) -> Result<String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}/hook?token=verysecret", listener.local_addr()?);
+        let told = self.clone();
+        tokio::spawn(async move {
+            let mut calls = 0;
+            while let Ok((stream, _)) = listener.accept().await {
+                calls += 1;
+                if let Err(error) = told.take(stream, calls > 1).await {
+                    eprintln!("a call of the webhook broke: {error}");
+                }
+            }
+        });
+        Ok(url)
+    }
+
+    async fn take(&self, stream: TcpStream, well: bool) -> Result<()> {
+        let mut stream = BufReader::new(stream);
+        let (mut line, mut length) = (String::new(), 0);
+        while stream.read_line(&mut line).await? > 2 {
+            let header = line.to_ascii_lowercase();
+            if let Some(value) = header.strip_prefix("content-length:") {
+                length = value.trim().parse()?;
+            }
+            line.clear();
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await?;
+        let alert: Value = serde_json::from_slice(&body)?;
+        let text = |name: &str| alert[name].as_str().unwrap_or_default().to_owned();
+        if well {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push((text("event"), text("id")));
+        }
+        let status = if well { "200 OK" } else { "500 Trouble" };
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        Ok(stream.write_all(answer.as_bytes()).await?)
+    }
+
+    async fn until(&self, event: &str, id: &str) -> Result<()> {
+        let wanted = (event.to_owned(), id.to_owned());
+        let what = format!("the webhook to be told: {event} of {id}");
+        until(&what, || async { Ok(self.all().contains(&wanted).then_some(())) }).await
+    }
+}
+
+/// `GET path`, without a key.
+async fn get(headwater: &Headwater, path: &str) -> Result<String> {
+    let service = headwater.service();
+    let address = service.strip_prefix("http://").context("no address")?;
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    ensure!(head.contains(" 200 "), "{head}");
+    Ok(body.to_owned())
+}
+
+/// Reads a page of metrics as strictly as its format is written: families one by one, each told once, every sample in its
+/// family. Gives the samples with their labels as written.
+fn parse(page: &str) -> Result<BTreeMap<String, f64>> {
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let (mut family, mut kind) = (String::new(), String::new());
+    let (mut families, mut samples) = (BTreeSet::new(), BTreeMap::new());
+    ensure!(page.ends_with('\n'), "the last line is not ended");
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').context("no help")?;
+            ensure!(is_name(name) && help.ends_with('.'), "{line}");
+            ensure!(families.insert(name.to_owned()), "{name} is told twice");
+            (family, kind) = (name.to_owned(), String::new());
+            continue;
+        }
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, of) = rest.split_once(' ').context("no type")?;
+            ensure!(
+                name == family && kind.is_empty() && matches!(of, "gauge" | "counter"),
+                "{line}"
+            );
+            ensure!((of == "counter") == name.ends_with("_total"), "{line}");
+            kind = of.to_owned();
+            continue;
+        }
+        let (sample, value) = line.rsplit_once(' ').context("no value")?;
+        let (name, labels) = sample.split_once('{').unwrap_or((sample, "}"));
+        ensure!(name == family && !kind.is_empty(), "{line} is not of {family}");
+        for label in labels
+            .strip_suffix('}')
+            .context("open braces")?
+            .split(',')
+            .filter(|l| !l.is_empty())
+        {
+            let (name, value) = label.split_once('=').context("no label")?;
+            ensure!(
+                is_name(name) && value.len() >= 2 && value.starts_with('"') && value.ends_with('"'),
+                "{line}"
+            );
+        }
+        let value: f64 = value.parse()?;
+        ensure!(
+            samples.insert(sample.to_owned(), value).is_none(),
+            "{sample} is told twice"
+        );
+    }
+    Ok(samples)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instant_is_proven_metrics_tell_it_and_a_webhook_hears_of_damage_once() -> Result<()> {
+    let bed = Bed::new().await?;
+    let told = Told::default();
+    let url = told.listen().await?;
+    let source = bed
+        .replica_set(ReplicaSetSpec::single(VERSION).not_replayable())
+        .await?;
+    let shop: mongodb::Collection<Document> = source.client().database("shop").collection("orders");
+    shop.insert_many((0..500).map(|id| doc! { "_id": id, "text": md5_like(id) as i64 }))
+        .await?;
+    let mut headwater = bed.headwater()?.with_env("HEADWATER_ALERTS_WEBHOOK", &url);
+    headwater.start_quickstart(&source.uri(), "default").await?;
+    until_complete(&headwater).await?;
+
+    // One image is one way; two make a proof.
+    for round in 0..2 {
+        shop.update_many(doc! {}, doc! { "$inc": { "n": 1 } }).await?;
+        until_stored(&headwater, source.mark(&format!("round {round}")).await?).await?;
+        headwater.json(&["snapshot", "take", "default", "--wait"]).await?;
+    }
+    shop.delete_one(doc! { "_id": 7 }).await?;
+    until_stored(&headwater, source.mark("after").await?).await?;
+    for at in [&["--at", "latest"][..], &[]] {
+        let arguments: Vec<&str> = ["proof", "run", "default"].iter().chain(at).copied().collect();
+        let proof = headwater.json(&arguments).await?;
+        ensure!(proof["state"] == "sound" && proof["proof"]["agree"] == true, "{proof}");
+        ensure!(
+            at.is_empty() || proof["proof"]["documents"].as_u64() >= Some(499),
+            "{proof}"
+        );
+    }
+    let (code, view) = check(&headwater, &["--data"]).await?;
+    ensure!(code == 0, "{view}");
+
+    let samples = parse(&get(&headwater, "/metrics").await?)?;
+    let of_set = |name: &str| format!("{name}{{deployment=\"default\",replica_set=\"rs0\"}}");
+    for name in [
+        "headwater_last_proof_timestamp_seconds",
+        "headwater_last_sound_check_timestamp_seconds",
+        "headwater_tip_timestamp_seconds",
+        "headwater_stored_bytes",
+        "headwater_written_bytes_total",
+    ] {
+        ensure!(
+            samples.get(&of_set(name)).is_some_and(|value| *value > 0.0),
+            "{name}: {samples:?}"
+        );
+    }
+    ensure!(samples.get("headwater_raft_is_leader") == Some(&1.0), "{samples:?}");
+    ensure!(samples.contains_key("process_resident_memory_bytes"), "{samples:?}");
+    let documented = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/METRICS.md"))?;
+    for sample in samples.keys() {
+        let name = sample.split('{').next().unwrap_or_default();
+        ensure!(documented.contains(&format!("`{name}")), "{name} is not documented");
+    }
+
+    // Damage begins, is told once though the first call failed, and ends.
+    headwater.daemon()?.kill()?;
+    let pack = objects(&headwater, "/blocks/")?
+        .into_iter()
+        .next()
+        .context("no packs")?;
+    flip(&pack, |len| len / 3)?;
+    headwater.start_quickstart(&source.uri(), "default").await?;
+    let (code, view) = check(&headwater, &["--data"]).await?;
+    ensure!(code == 10, "{view}");
+    let id = "damage:default/rs0";
+    told.until("begin", id).await?;
+    let acknowledged = headwater.json(&["alerts", "ack", id, "--comment", "tonight"]).await?;
+    ensure!(acknowledged["acknowledged"] == "tonight", "{acknowledged}");
+    let status = headwater.json(&["status"]).await?;
+    ensure!(status["open_alerts"][0]["id"] == id, "{status}");
+    flip(&pack, |len| len / 3)?;
+    let (code, view) = check(&headwater, &["--data"]).await?;
+    ensure!(code == 0, "{view}");
+    told.until("end", id).await?;
+    let about: Vec<_> = told.all().into_iter().filter(|(_, told)| told == id).collect();
+    ensure!(about.len() == 2, "{about:?}");
+    let listed = headwater.json(&["alerts", "list"]).await?;
+    ensure!(listed[0]["ended"].is_string(), "{listed}");
+    let log = std::fs::read_to_string(headwater.log("daemon"))?;
+    ensure!(!log.contains("verysecret"), "the address of the webhook is in the log");
     Ok(())
 }

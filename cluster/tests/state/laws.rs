@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use headwater_cluster::command::RestoreProgress;
+use headwater_cluster::integrity::CheckState;
 use headwater_cluster::{Command, KeyRole, NodeId, RestoreState, State, apply};
 use headwater_model::{DeploymentName, Epoch, Incarnation, Phase, ReplicaSetId};
 use rand::rngs::StdRng;
@@ -57,11 +58,11 @@ fn every_kind_of_command_succeeds_somewhere_and_is_refused_somewhere() {
             };
         }
     }
-    let add_key_only: BTreeSet<&str> = BTreeSet::from(["AddKey", "AddDeployment"]);
+    let add_key_only: BTreeSet<&str> = BTreeSet::from(["AddKey", "AddDeployment", "BeginAlert"]);
     assert_eq!(
         &BTreeSet::from(NAMES) - &refused,
         add_key_only,
-        "these two are refused for reasons of their own"
+        "these are refused for reasons of their own"
     );
     assert_eq!(
         &BTreeSet::from(NAMES) - &succeeded,
@@ -133,7 +134,9 @@ fn any(rng: &mut StdRng) -> Command {
     let seconds = rng.gen_range(50..300);
     let mut image = image(seconds);
     image.incarnation = incarnation;
-    match rng.gen_range(0..24) {
+    match rng.gen_range(0..26) {
+        24 => any_of_integrity(rng),
+        25 => any_of_alerts(rng),
         20 => samples::add_node(rng.gen_range(1..4)),
         21 => samples::start_node(rng.gen_range(1..4)),
         22 => samples::grant(["a", "b"][rng.gen_range(0..2)], rng.gen_range(0..4)),
@@ -228,6 +231,39 @@ fn any(rng: &mut StdRng) -> Command {
                 role: KeyRole::Agent,
             },
             false => Command::RemoveKey { hash: "ab".repeat(32) },
+        },
+    }
+}
+
+fn any_of_integrity(rng: &mut StdRng) -> Command {
+    let object = ["p", "q"][rng.gen_range(0..2)];
+    match rng.gen_range(0..4) {
+        0 => samples::ask_check(rng.gen_range(0..20)),
+        1 => samples::update_check(
+            rng.gen_range(0..9),
+            [CheckState::Running, CheckState::Finished][rng.gen_range(0..2)],
+        ),
+        2 => samples::note_damage(object),
+        _ => Command::ClearDamage {
+            set: samples::set(),
+            epoch: Epoch(1),
+            object: object.to_owned(),
+        },
+    }
+}
+
+fn any_of_alerts(rng: &mut StdRng) -> Command {
+    let id = ["a", "b"][rng.gen_range(0..2)];
+    match rng.gen_range(0..3) {
+        0 => samples::begin_alert(id),
+        1 => Command::EndAlert {
+            id: id.to_owned(),
+            ended_ms: rng.gen_range(0..9),
+        },
+        _ => Command::AlertTold {
+            id: id.to_owned(),
+            begun_ms: 1_795_343_100_000,
+            end: rng.gen_bool(0.5),
         },
     }
 }

@@ -189,6 +189,16 @@ pub fn note_damage(object: &str) -> Command {
     }
 }
 
+pub fn begin_alert(id: &str) -> Command {
+    Command::BeginAlert {
+        id: id.to_owned(),
+        kind: "damage".to_owned(),
+        subject: "shop/rs0".to_owned(),
+        text: "1 damaged objects, first p".to_owned(),
+        begun_ms: 1_795_343_100_000,
+    }
+}
+
 /// One command of every kind, with its name.
 pub fn every_kind() -> Vec<(&'static str, Command)> {
     let commands = vec![
@@ -276,6 +286,20 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
             epoch: Epoch(1),
             object: "p".to_owned(),
         },
+        begin_alert("damage:shop/rs0"),
+        Command::EndAlert {
+            id: "damage:shop/rs0".to_owned(),
+            ended_ms: 1_795_343_200_000,
+        },
+        Command::AcknowledgeAlert {
+            id: "damage:shop/rs0".to_owned(),
+            words: "resync tonight".to_owned(),
+        },
+        Command::AlertTold {
+            id: "damage:shop/rs0".to_owned(),
+            begun_ms: 1_795_343_100_000,
+            end: false,
+        },
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
 }
@@ -314,10 +338,14 @@ fn name(command: &Command) -> &'static str {
         Command::SetPass { .. } => NAMES[28],
         Command::NoteDamage { .. } => NAMES[29],
         Command::ClearDamage { .. } => NAMES[30],
+        Command::BeginAlert { .. } => NAMES[31],
+        Command::EndAlert { .. } => NAMES[32],
+        Command::AcknowledgeAlert { .. } => NAMES[33],
+        Command::AlertTold { .. } => NAMES[34],
     }
 }
 
-pub const NAMES: [&str; 31] = [
+pub const NAMES: [&str; 35] = [
     "AddDeployment",
     "RemoveDeployment",
     "SetDeploymentActive",
@@ -349,6 +377,10 @@ pub const NAMES: [&str; 31] = [
     "SetPass",
     "NoteDamage",
     "ClearDamage",
+    "BeginAlert",
+    "EndAlert",
+    "AcknowledgeAlert",
+    "AlertTold",
 ];
 
 /// Carries out a command that must succeed.
@@ -418,6 +450,7 @@ pub fn full() -> State {
     done(&mut state, &add_node(9));
     done(&mut state, &ask_check(5));
     done(&mut state, &note_damage("p"));
+    done(&mut state, &begin_alert("damage:shop/rs0"));
     state.retired.insert("gone/rs1".parse().unwrap(), Incarnation(3));
     state
 }
