@@ -102,8 +102,12 @@ impl Backup {
             .zip(word.source_last)
             .map(|(tip, source)| u64::from(source.ts.seconds().saturating_sub(tip.ts.seconds())));
         let problem = record.problem.clone().or_else(|| set.board.trouble());
+        let active = state.deployments.get(id.deployment()).is_some_and(|d| d.active);
         let problem = problem.or_else(|| word.fault.as_ref().map(fault_in_words)).or_else(|| {
-            let silent = agent.as_ref().filter(|a| a.seen_seconds_ago > AGENT_SILENT_SECONDS)?;
+            // Of a deployment that was stopped nothing is expected.
+            let silent = agent
+                .as_ref()
+                .filter(|a| active && a.seen_seconds_ago > AGENT_SILENT_SECONDS)?;
             Some(format!(
                 "agent on {} was last heard {} s ago",
                 silent.host, silent.seen_seconds_ago

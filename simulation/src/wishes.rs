@@ -115,7 +115,10 @@ pub async fn upset(world: &World, rng: &mut StdRng) {
         trace::mark("user: stop and restart");
         ask(world, at, Wish::Active(name.clone(), false)).await;
         tokio::time::sleep(Duration::from_millis(rng.gen_range(100..10_000))).await;
-        ask(world, at, Wish::Active(name, true)).await;
+        // Until it is known to be done: a deployment that is left stopped never converges.
+        while !matches!(ask(world, at, Wish::Active(name.clone(), true)).await, Some((200, _))) {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
     }
 }
 
