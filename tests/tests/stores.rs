@@ -106,7 +106,7 @@ async fn mongodb_conforms() -> Result<()> {
     let set = bed
         .replica_set(ReplicaSetSpec::single("6.0.5").not_replayable())
         .await?;
-    conformance::check(&opener(&store_on(&set.uri(), "backups"), None)?).await?;
+    conformance::check(&opener(&set.store_uri("backups"), None)?).await?;
     Ok(())
 }
 
@@ -118,7 +118,7 @@ async fn two_stores_behind_one_conform() -> Result<()> {
         .await?;
     let folder = bed.new_folder("store")?;
     let blocks = format!("file:{}", folder.display());
-    let open = opener(&blocks, Some(&store_on(&set.uri(), "oplog")))?;
+    let open = opener(&blocks, Some(&set.store_uri("oplog")))?;
     conformance::check(&open).await?;
     let store = open().await?;
     for key in ["rs/d/s/oplog/1/a", "rs/d/s/blocks/a", "rs/d/s/sync/1/a"] {
@@ -136,7 +136,7 @@ async fn two_stores_behind_one_conform() -> Result<()> {
 async fn a_mongodb_store_works_through_elections_of_its_set() -> Result<()> {
     let bed = Bed::new().await?;
     let set = bed.replica_set(ReplicaSetSpec::three("6.0.5").not_replayable()).await?;
-    let open = opener(&store_on(&set.uri(), "backups"), None)?;
+    let open = opener(&set.store_uri("backups"), None)?;
     let writers = (0..4_u8).map(|writer| {
         let opened = open();
         tokio::spawn(async move {
@@ -174,10 +174,4 @@ async fn a_mongodb_store_works_through_elections_of_its_set() -> Result<()> {
     let listed = store.list("w/").await?;
     ensure!(listed.into_iter().map(|meta| (meta.key, meta.size)).collect::<Vec<_>>() == due);
     Ok(())
-}
-
-/// `mongodb://hosts/?options` with a database.
-fn store_on(uri: &str, database: &str) -> String {
-    let (hosts, options) = uri.split_once("/?").unwrap_or((uri.trim_end_matches('/'), ""));
-    format!("{hosts}/{database}?{}", options.replace("directConnection=true", ""))
 }

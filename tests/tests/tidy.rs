@@ -38,7 +38,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
             "actors", "agent", "cluster", "config", "host", "model", "protocol", "restore", "service", "store",
         ],
     ),
-    ("tests", &["model", "xtask"]),
+    ("tests", &["host", "model", "store", "xtask"]),
     ("xtask", &[]),
 ];
 

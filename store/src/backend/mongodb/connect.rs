@@ -6,6 +6,7 @@ use bson::{Document, doc};
 use headwater_host::Host;
 use headwater_model::redact;
 use headwater_model::store_uri::MongodbStore;
+use mongodb::action::Action;
 use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, SelectionCriteria, WriteConcern};
 use mongodb::options::{IndexOptions, ReadPreference};
 use mongodb::{Client, IndexModel};
@@ -61,9 +62,15 @@ pub async fn connect(place: &MongodbStore, host: &Host) -> Result<(MongodbObject
         .create_index(listing)
         .await
         .map_err(|e| failure::of(&shown, &e))?;
-    // Made now, since older servers make no collection within a transaction.
-    for name in ["chunks", "pending"] {
-        match opened.database.create_collection(name).await {
+    // Made now, since older servers make no collection within a transaction. What is in chunks is compressed already.
+    let plain = doc! { "wiredTiger": { "configString": "block_compressor=none" } };
+    for (name, engine) in [("chunks", Some(plain)), ("pending", None)] {
+        match opened
+            .database
+            .create_collection(name)
+            .optional(engine, |create, engine| create.storage_engine(engine))
+            .await
+        {
             Err(error) if !failure::exists_already(&error) => return Err(failure::of(&shown, &error)),
             _ => {}
         }
