@@ -12,6 +12,7 @@ mod ingest;
 mod lead;
 mod life;
 mod node;
+mod own_store;
 pub mod peers;
 mod restores;
 mod roster;

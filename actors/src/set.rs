@@ -11,6 +11,7 @@ use headwater_model::{Epoch, Incarnation, ReplicaSetId, limits};
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_store::backend::directory::DirectoryObjects;
 use headwater_store::backend::memory::MemoryObjects;
+use headwater_store::backend::mongodb::BackingSet;
 use headwater_store::blocks::Blocks;
 use headwater_store::objects::{Objects, StoreError};
 use headwater_store::oplog_store::OplogStore;
@@ -44,6 +45,8 @@ pub struct Tuning {
     pub seeds: Vec<NodeId>,
     /// When a node counts as lost.
     pub patience: Patience,
+    /// The MongoDB replica sets that hold the stores: none of them may be a source.
+    pub backing_sets: Vec<BackingSet>,
 }
 
 impl Default for Tuning {
@@ -59,6 +62,7 @@ impl Default for Tuning {
             address: None,
             seeds: Vec::new(),
             patience: Patience::default(),
+            backing_sets: Vec::new(),
         }
     }
 }
