@@ -10,5 +10,6 @@ pub mod admin;
 pub mod agent;
 pub mod frame;
 pub mod internal;
+pub mod keeping;
 pub mod redact;
 pub mod slices;

@@ -9,10 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use headwater_actors::{Backup, Ground, Tuning};
+use headwater_actors::{Backup, GroomRules, Ground, Tuning};
 use headwater_cluster::{Control, KeyRole, NodeId, Settings};
 use headwater_host::memory::MemoryDisk;
 use headwater_host::{ExitReason, Host, Kv, Op, Serve, Transport, TransportError};
+use headwater_store::oplog_store::MergeSettings;
+use headwater_store::pack::groom::Thresholds;
 
 use crate::disk::SimKv;
 use crate::door::{self, AGENT_KEY};
@@ -153,6 +155,20 @@ impl Run {
             tuning: Tuning {
                 memtable_bytes: draw.memtable_bytes,
                 waypoint_seconds: draw.waypoint_seconds,
+                tend_seconds: draw.tend_seconds,
+                merge: MergeSettings {
+                    segment_bytes: 200_000,
+                    min_slices: draw.merge_slices,
+                    keep_slices: 8,
+                },
+                groom: GroomRules {
+                    thresholds: Thresholds {
+                        dead_min_bytes: 1,
+                        ..Thresholds::default()
+                    },
+                    count_max_age_ms: 60_000,
+                    rest_ms: draw.tend_seconds as i64 * 1000,
+                },
                 scratch: None,
                 threads: 0,
                 address: Some(NAMES[self.id as usize - 1].to_owned()),

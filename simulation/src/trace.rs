@@ -27,12 +27,13 @@ struct Trace {
 const TAIL: usize = 60;
 
 /// Every mark there is: a set of seeds that did not hit one of them has not tried what it stands for.
-pub const MARKS: [&str; 36] = [
+pub const MARKS: [&str; 41] = [
     "agent killed",
     "agent: request timed out",
     "clock set",
     "daemon killed",
     "disk: flush failed",
+    "groom: packs condemned",
     "network: answer died with its process",
     "network: answer lost",
     "network: late message",
@@ -41,6 +42,7 @@ pub const MARKS: [&str; 36] = [
     "network: message doubled",
     "network: message lost",
     "power cut",
+    "oplog given up",
     "process ended itself",
     "process paused",
     "restore checked",
@@ -60,9 +62,12 @@ pub const MARKS: [&str; 36] = [
     "store: full",
     "store: outage",
     "store: refused, full",
+    "user: groom",
     "user: resync",
+    "user: short retention",
     "user: snapshot asked for",
     "user: snapshot deleted",
+    "user: snapshot kept or released",
     "user: stop and restart",
 ];
 
