@@ -138,8 +138,10 @@ impl Work for GroomWork {
             Decision::Run { why } => {
                 self.set.board.set_groom_decision(format!("running now: {why}"));
                 self.run(why, asked, &record).await?;
-                // What is to be said of the next one.
-                self.next = now;
+                let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
+                if let Decision::Wait { why } = self.decide(&state, &record, None).await? {
+                    self.set.board.set_groom_decision(why);
+                }
             }
         }
         Ok(Pace::Idle)
