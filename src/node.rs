@@ -85,7 +85,7 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
         ask: seeds.clone(),
     };
     let Enrolled { identity, node, voters } =
-        enrol(&host, &kv, &objects, &wish, &transport, transport.addresses()).await?;
+        enrol(&host, &kv, &*opened.objects, &wish, &transport, transport.addresses()).await?;
     transport.at_home(&identity.cluster, node.0);
     let raft = headwater_cluster::Settings {
         heartbeat_ms: HEARTBEAT_MS,
