@@ -391,7 +391,7 @@ impl Backup {
             .collect()
     }
 
-    fn only_set(&self, name: &DeploymentName) -> Result<ReplicaSetId, Refusal> {
+    pub(crate) fn only_set(&self, name: &DeploymentName) -> Result<ReplicaSetId, Refusal> {
         self.known(name)?;
         self.sets_of(name).into_iter().next().ok_or_else(|| {
             let message = format!("no agent has reached deployment {name} yet: see `headwater status`");
@@ -411,7 +411,11 @@ impl Backup {
         }
     }
 
-    async fn set_for_restore(&self, name: &DeploymentName, request: &RestoreRequest) -> Result<Arc<Set>, Refusal> {
+    pub(crate) async fn set_for_restore(
+        &self,
+        name: &DeploymentName,
+        request: &RestoreRequest,
+    ) -> Result<Arc<Set>, Refusal> {
         let id = match &request.replica_set {
             None => self.only_set(name)?,
             Some(set) => {

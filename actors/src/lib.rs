@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod backup;
 pub mod board;
+mod checks;
 mod child;
 mod children;
 mod commands;

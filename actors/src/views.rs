@@ -17,7 +17,7 @@ use headwater_restore::plan::Proven;
 use crate::backup::{Backup, not_found};
 use crate::keeping::{explain, tier_text};
 use crate::peers::Ask;
-use crate::restores::{bases, proven};
+use crate::restores::{bases, lost_oplog, proven, without_damage};
 use crate::times::rfc3339;
 
 /// An agent that was not heard of for this long is worth a word.
@@ -91,6 +91,7 @@ impl Backup {
             scan: None,
             problem: record.problem.clone(),
             agent: None,
+            integrity: crate::checks::at_a_glance(state, id, self.now_ms()),
         }
     }
 
@@ -145,7 +146,7 @@ impl Backup {
             .collect();
         let mut views: Vec<_> = of_deployment
             .map(|((set, id), s)| {
-                let mut view = snapshot_view(set, id, s);
+                let mut view = snapshot_view(&state, set, id, s);
                 explain(&mut view, plans.get(set));
                 (s.asked_ms, view)
             })
@@ -191,6 +192,9 @@ impl Backup {
             let status = self.replica_set_status(&state, id).await?;
             if let Some(problem) = &status.problem {
                 alerts.push(format!("{id}: {problem}"));
+            }
+            for (object, damage) in state.integrity_of(id).into_iter().flat_map(|known| &known.damage) {
+                alerts.push(format!("{id}: damage in {object}: {}", damage.detail));
             }
             replica_sets.push(status);
         }
@@ -251,6 +255,9 @@ fn restorable(
     incarnation: Incarnation,
     proven: &[Proven],
 ) -> Vec<Range> {
+    let lost = lost_oplog(state, id);
+    let whole = proven.iter().flat_map(|proven| without_damage(*proven, &lost));
+    let proven: Vec<Proven> = whole.collect();
     let begins = |at| proven.iter().any(|range| range.start <= at && at <= range.tip);
     let mut bases = bases(state, id, record);
     let newest = bases.iter().rfind(|base| base.incarnation == incarnation).map(|b| b.at);
@@ -259,7 +266,7 @@ fn restorable(
     if bases.iter().all(|base| base.snapshot.is_none()) {
         return Vec::new();
     }
-    let ranges = headwater_restore::plan::restorable(&bases, proven);
+    let ranges = headwater_restore::plan::restorable(&bases, &proven);
     ranges
         .into_iter()
         .map(|range| Range {
@@ -269,7 +276,7 @@ fn restorable(
         .collect()
 }
 
-fn snapshot_view(set: &ReplicaSetId, id: &SnapshotId, snapshot: &Snapshot) -> SnapshotView {
+fn snapshot_view(state: &State, set: &ReplicaSetId, id: &SnapshotId, snapshot: &Snapshot) -> SnapshotView {
     let image = snapshot.image.as_ref();
     SnapshotView {
         id: id.clone(),
@@ -287,6 +294,9 @@ fn snapshot_view(set: &ReplicaSetId, id: &SnapshotId, snapshot: &Snapshot) -> Sn
         expires: snapshot.expires_ms.map(rfc3339),
         keep: snapshot.keep,
         kept_because: Vec::new(),
+        damaged: state
+            .damage_of(set, id)
+            .map(|(object, damage)| format!("{object}: {}", damage.detail)),
     }
 }
 

@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod agent;
 pub mod frame;
+pub mod integrity;
 pub mod internal;
 pub mod keeping;
 pub mod slices;
