@@ -8,11 +8,13 @@ mod cluster;
 mod daemon;
 mod deployment;
 mod explain;
+mod groom;
 mod progress;
 mod proof;
 mod quickstart;
 mod restore;
 mod restores;
+mod schedule;
 mod snapshot;
 mod status;
 #[cfg(test)]
@@ -96,6 +98,12 @@ enum Command {
     /// Take and see snapshots
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
+    /// See and change when snapshots are taken and how long they stay
+    #[command(subcommand)]
+    Schedule(schedule::Schedule),
+    /// Return the space of what is no longer needed
+    #[command(subcommand)]
+    Groom(groom::Groom),
     /// See what needs a look
     #[command(subcommand)]
     Alerts(alerts::Alerts),
@@ -155,6 +163,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Status(status) => ask(global, status, status::Status::run),
         Command::Timeline(timeline) => ask(global, timeline, timeline::Timeline::run),
         Command::Snapshot(snapshot) => ask(global, snapshot, snapshot::Snapshot::run),
+        Command::Schedule(schedule) => ask(global, schedule, schedule::Schedule::run),
+        Command::Groom(groom) => ask(global, groom, groom::Groom::run),
         Command::Alerts(alerts) => ask(global, alerts, alerts::Alerts::run),
         Command::Check(check) => ask(global, check, check::Check::run),
         Command::Proof(proof) => ask(global, proof, proof::Proof::run),

@@ -15,6 +15,8 @@ pub enum ChildKind {
     Groom,
     /// Carries out restores.
     Restore,
+    /// Lets snapshots and oplog go when their time is over.
+    Retention,
     /// Proves that what is at rest is whole.
     Check,
 }
@@ -28,21 +30,22 @@ impl ChildKind {
             ChildKind::Snapshot => "snapshot",
             ChildKind::Groom => "groom",
             ChildKind::Restore => "restore",
+            ChildKind::Retention => "retention",
             ChildKind::Check => "check",
         }
     }
 }
 
-/// The children for a phase. Restores, grooms and checks work in every phase: old snapshots stay restorable in a resync.
+/// The children for a phase. Restores, retention, grooms and checks work in every phase: old snapshots stay restorable in a resync.
 pub fn wanted(phase: Phase, active: bool) -> Vec<ChildKind> {
-    use ChildKind::{Check, Groom, OplogApply, Restore, Snapshot, Sync};
+    use ChildKind::{Check, Groom, OplogApply, Restore, Retention, Snapshot, Sync};
     match phase {
-        _ if !active => vec![Groom, Restore, Check],
-        Phase::Starting => vec![Groom, Restore, Check],
+        _ if !active => vec![Groom, Restore, Retention, Check],
+        Phase::Starting => vec![Groom, Restore, Retention, Check],
         Phase::Transferring | Phase::Building | Phase::ApplyingOplog | Phase::FetchingMissing | Phase::Validating => {
-            vec![Sync, Groom, Restore, Check]
+            vec![Sync, Groom, Restore, Retention, Check]
         }
-        Phase::Complete => vec![OplogApply, Snapshot, Groom, Restore, Check],
+        Phase::Complete => vec![OplogApply, Snapshot, Groom, Restore, Retention, Check],
     }
 }
 

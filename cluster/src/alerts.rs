@@ -136,7 +136,7 @@ pub fn evaluate(state: &State, sights: &Sights, limits: &Thresholds, now_ms: i64
                 &mut say,
             );
         }
-        of_snapshots(state, set, deployment.snapshot_interval_s, now_ms, &mut say);
+        of_snapshots(state, set, deployment.schedule.timetable.interval_s, now_ms, &mut say);
         of_integrity(state, set, limits, now_ms, &mut say);
     }
     for (node, sight) in &sights.nodes {

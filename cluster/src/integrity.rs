@@ -335,7 +335,9 @@ pub(crate) fn follow(state: &mut State, command: &Command) {
                 of_head.for_each(|damage| _ = damage.snapshots.insert(id.clone()));
             }
         }
-        Command::DropSnapshot { set, id } => {
+        Command::DropSnapshot { set, id } | Command::ExpireSnapshot { set, id, .. }
+            if !state.snapshots.contains_key(&(set.clone(), id.clone())) =>
+        {
             if let Some(known) = state.integrity.get_mut(set) {
                 known
                     .damage

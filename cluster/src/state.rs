@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use headwater_model::{DeploymentName, Epoch, Incarnation, ReplicaSetId, SnapshotId};
+use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, ReplicaSetId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::Alert;
 use crate::deployments::Deployment;
+use crate::grooms::Grooming;
 use crate::integrity::Integrity;
 use crate::keys::KeyRole;
 use crate::leases::Lease;
@@ -59,6 +60,10 @@ pub struct State {
     pub leases: BTreeMap<DeploymentName, Lease>,
     /// The highest number ever given to a lease.
     pub last_lease: u64,
+    /// Of each history whose oplog was trimmed: entries up to here are given up, whether or not they are deleted yet.
+    pub oplog_floors: BTreeMap<(ReplicaSetId, Incarnation), Optime>,
+    /// How grooms stand; none for a replica set that was never groomed.
+    pub grooms: BTreeMap<ReplicaSetId, Grooming>,
     /// Checks of what is at rest, and the damage they found.
     pub integrity: BTreeMap<ReplicaSetId, Integrity>,
     /// Alerts by id, open or ended.

@@ -57,7 +57,17 @@ pub const CLUSTER_KEY: Key = Key {
 /// Where backups rest.
 pub const STORE_URI: Key = Key {
     path: "store.uri",
-    meaning: "where backups rest, file:PATH",
+    meaning: "where backups rest: file:PATH, mongodb://HOSTS/DATABASE or s3://BUCKET/PREFIX",
+};
+/// Where oplog slices rest.
+pub const STORE_OPLOG_URI: Key = Key {
+    path: "store.oplogUri",
+    meaning: "where oplog slices rest; empty for store.uri",
+};
+/// Where sync slices rest.
+pub const STORE_SYNC_URI: Key = Key {
+    path: "store.syncUri",
+    meaning: "where sync slices rest; empty for store.uri",
 };
 /// How often snapshots are taken.
 pub const SNAPSHOTS_INTERVAL: Key = Key {
@@ -110,13 +120,15 @@ pub const ALERTS_NODE_DOWN: Key = Key {
     meaning: "silence of a node that raises an alert",
 };
 /// All of them, in the order of the example file.
-pub const KEYS: [Key; 16] = [
+pub const KEYS: [Key; 18] = [
     NODE_DIR,
     NET_LISTEN,
     NET_ADVERTISE,
     CLUSTER_JOIN,
     CLUSTER_KEY,
     STORE_URI,
+    STORE_OPLOG_URI,
+    STORE_SYNC_URI,
     SNAPSHOTS_INTERVAL,
     HEAD_MEMTABLE_BUDGET,
     HEAD_BLOCK_CACHE,

@@ -73,7 +73,7 @@ async fn faults(objects: &MemoryObjects) -> Vec<String> {
         .unwrap();
     let blocks = repository.blocks();
     faults.extend(blocks.damaged_packs());
-    faults.extend(blocks.at_rest().await.unwrap().unsound().keys().cloned());
+    faults.extend(blocks.read_at_rest().await.unwrap().unsound().keys().cloned());
     for pack in blocks.packs().await.unwrap() {
         if !blocks.verify_pack(&pack.key).await.unwrap().unwrap().is_sound() {
             faults.push(pack.key);
@@ -184,7 +184,7 @@ async fn an_object_that_is_missing_is_noticed() {
         contents.remove(&key);
         Objects::delete(&lost, &key).await.unwrap();
         let found = if key.contains("/blocks/") {
-            let at_rest = repository.blocks().at_rest().await.unwrap();
+            let at_rest = repository.blocks().read_at_rest().await.unwrap();
             at_rest.unsound().contains_key(&key)
         } else if key.contains("/images/") {
             repository.images(INCARNATION).get(IMAGE).await.is_err()

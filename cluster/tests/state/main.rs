@@ -4,7 +4,9 @@
 
 mod deployments;
 mod golden;
+mod grooms;
 mod integrity;
+mod keeping;
 mod keys;
 mod laws;
 mod leases;

@@ -42,7 +42,7 @@ impl PackVerdict {
 
 impl PackStore {
     /// The blocks as they rest, by a listing of now.
-    pub async fn at_rest(self: &Arc<Self>) -> Result<AtRest, StoreError> {
+    pub async fn read_at_rest(self: &Arc<Self>) -> Result<AtRest, StoreError> {
         // Known first, listed then: what is written in between is in no one's way.
         let known = self.inner.state().packs_with_sizes();
         let listed: BTreeMap<String, u64> = self.packs().await?.into_iter().map(|p| (p.key, p.size)).collect();

@@ -19,6 +19,7 @@ mod state;
 mod table;
 mod write;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -126,19 +127,22 @@ impl PackStore {
         epoch: Epoch,
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
-        Self::open_as(objects, host, prefix, (Some(epoch), None), settings).await
+        let writer = (Some(epoch), None);
+        Self::open_as(objects, host, prefix, writer, &BTreeSet::new(), settings).await
     }
 
-    /// The same under the epoch of `fence`, for a repository that several daemons may come to own.
+    /// The same under the epoch of `fence`, for a repository that several daemons may come to own. What rests in `condemned`
+    /// packs counts as absent: a former owner may delete them at any moment.
     pub async fn open_fenced(
         objects: Arc<dyn Objects>,
         host: &Host,
         prefix: &str,
         fence: Arc<Fence>,
+        condemned: &BTreeSet<String>,
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
         let writer = (Some(fence.epoch()), Some(fence));
-        Self::open_as(objects, host, prefix, writer, settings).await
+        Self::open_as(objects, host, prefix, writer, condemned, settings).await
     }
 
     /// Opens the blocks under `prefix` for reading only: `put` is refused.
@@ -148,7 +152,7 @@ impl PackStore {
         prefix: &str,
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
-        Self::open_as(objects, host, prefix, (None, None), settings).await
+        Self::open_as(objects, host, prefix, (None, None), &BTreeSet::new(), settings).await
     }
 
     async fn open_as(
@@ -156,6 +160,7 @@ impl PackStore {
         host: &Host,
         prefix: &str,
         (epoch, fence): (Option<Epoch>, Option<Arc<Fence>>),
+        condemned: &BTreeSet<String>,
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
         let inner = Arc::new(Inner {
@@ -163,7 +168,7 @@ impl PackStore {
             folder: format!("{prefix}blocks/"),
             epoch,
             fence,
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State::without(condemned)),
             cache: Mutex::new(BlockCache::new(settings.cache_bytes)),
         });
         open::load(&inner).await?;
@@ -178,6 +183,26 @@ impl PackStore {
     /// Learns of packs that others have written since.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         open::load(&self.inner).await
+    }
+
+    /// A block was not where a reader's index says, or nowhere: packs were groomed or written since. Reads all indexes anew.
+    /// A writer's own index is always up to date.
+    async fn look_again(&self) -> Result<(), StoreError> {
+        if self.inner.epoch.is_some() {
+            return Ok(());
+        }
+        let fresh = Arc::new(Inner {
+            objects: self.inner.objects.clone(),
+            folder: self.inner.folder.clone(),
+            epoch: None,
+            fence: None,
+            state: Mutex::default(),
+            cache: Mutex::new(BlockCache::new(0)),
+        });
+        open::load(&fresh).await?;
+        let state = std::mem::take(&mut *fresh.state());
+        *self.inner.state() = state;
+        Ok(())
     }
 
     /// Figures as of now.
@@ -273,7 +298,14 @@ impl Blocks for PackStore {
         if let Some(raw) = self.inner.cache().get(&id) {
             return Ok(raw);
         }
-        let raw = at_rest::read(&self.inner, id).await?;
+        let raw = match at_rest::read(&self.inner, id).await {
+            // A groom moved it, or it was written by another: what is there now is looked at once more.
+            Err(StoreError::NotFound(_)) => {
+                self.look_again().await?;
+                at_rest::read(&self.inner, id).await?
+            }
+            read => read?,
+        };
         self.inner.cache().insert(id, raw.clone());
         Ok(raw)
     }

@@ -39,13 +39,15 @@ pub struct State {
     known: BTreeSet<String>,
     /// Packs whose index cannot be read.
     pub damaged: BTreeSet<String>,
+    /// Packs that are on their way out by the word of a former owner: nothing in them counts.
+    pub(super) passed_over: BTreeSet<String>,
     pub(super) pending: HashMap<BlockId, Bytes>,
     open: Vec<BlockId>,
     open_bytes: usize,
     closed: BTreeMap<u64, Closed>,
     next_closed: u64,
     next_sequence: u64,
-    figures: PackStats,
+    pub(super) figures: PackStats,
     pub(super) census: Option<Census>,
     /// Lengths of `packs`, by their indexes.
     sizes: Vec<u64>,
@@ -59,6 +61,14 @@ pub struct State {
 const MET_KEPT: usize = 64;
 
 impl State {
+    /// An empty one that passes these packs over.
+    pub fn without(passed_over: &BTreeSet<String>) -> State {
+        State {
+            passed_over: passed_over.clone(),
+            ..State::default()
+        }
+    }
+
     /// Whether the block is durable or pending. Who asks may rely on it from now on: a running census counts it as alive.
     pub fn contains(&mut self, id: &BlockId) -> bool {
         if self.pending.contains_key(id) {
@@ -97,6 +107,13 @@ impl State {
     pub(super) fn forget(&mut self, key: &str) {
         self.known.remove(key);
         self.damaged.remove(key);
+        self.passed_over.remove(key);
+    }
+
+    /// The number of a known pack.
+    pub(super) fn number_of(&self, key: &str) -> Option<u32> {
+        let place = self.packs.iter().position(|pack| pack == key)?;
+        u32::try_from(place).ok()
     }
 
     /// Takes a block into the open pack. Answers the number of the pack if it is closed now.
@@ -184,7 +201,7 @@ impl State {
 
     /// Whether a pack is known, readable or damaged.
     pub fn knows(&self, key: &str) -> bool {
-        self.known.contains(key) || self.damaged.contains(key)
+        self.known.contains(key) || self.damaged.contains(key) || self.passed_over.contains(key)
     }
 
     /// Takes in the index of a durable pack.
@@ -194,7 +211,12 @@ impl State {
         }
         let pack = self.packs.len() as u32;
         self.packs.push(key);
-        self.sizes.push(super::format::pack_len(entries));
+        // One that was groomed while it was opened has no blocks; nobody expects it to be there.
+        self.sizes.push(if entries.is_empty() {
+            0
+        } else {
+            super::format::pack_len(entries)
+        });
         for entry in entries {
             let location = Location {
                 pack,
@@ -227,7 +249,7 @@ impl State {
     /// Known packs with their lengths.
     pub(super) fn packs_with_sizes(&self) -> Vec<(String, u64)> {
         let all = self.packs.iter().zip(&self.sizes);
-        all.filter(|(key, _)| self.known.contains(*key))
+        all.filter(|(key, size)| **size > 0 && self.known.contains(*key))
             .map(|(key, size)| (key.clone(), *size))
             .collect()
     }
@@ -250,7 +272,7 @@ impl State {
     /// Figures as of now.
     pub fn stats(&self) -> PackStats {
         PackStats {
-            packs: self.packs.len() as u64,
+            packs: self.known.len() as u64,
             damaged_packs: self.damaged.len() as u64,
             blocks: self.table.len() as u64,
             pending_blocks: self.pending.len() as u64,

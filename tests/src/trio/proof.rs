@@ -38,8 +38,12 @@ impl Trio {
             )
             .await?;
         let complete = |shown: &Value| (shown.get("complete")? == true).then_some(());
-        self.until("a snapshot to be complete", &["snapshot", "show", "default", &id], complete)
-            .await
+        self.until(
+            "a snapshot to be complete",
+            &["snapshot", "show", "default", &id],
+            complete,
+        )
+        .await
     }
 
     /// What is restored at the end of everything equals the source.

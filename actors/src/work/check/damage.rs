@@ -131,7 +131,7 @@ pub(super) async fn clear(set: &Arc<Set>, object: &str) -> Result<(), Fault> {
 
 /// The snapshots that need one of these blocks, and whether the head does.
 async fn concerned(set: &Arc<Set>, lost: &BTreeSet<BlockId>) -> Result<(BTreeSet<SnapshotId>, bool), Fault> {
-    let blocks: Arc<dyn Blocks> = Arc::new(set.repository.blocks().at_rest().await?);
+    let blocks: Arc<dyn Blocks> = Arc::new(set.repository.blocks().read_at_rest().await?);
     let (mut snapshots, mut head) = (BTreeSet::new(), false);
     let (state, _) = set.record().map_err(|r| Fault::Retry(r.message))?;
     for ((incarnation, name), needed) in living(&state, &set.id) {

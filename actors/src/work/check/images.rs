@@ -53,10 +53,12 @@ impl Run {
     /// Walks every living image, or the one of the snapshot that is asked for.
     pub async fn images(&mut self) -> Result<(), Fault> {
         let store = self.set.repository.blocks().clone();
-        let at_rest = Arc::new(store.at_rest().await?);
+        let at_rest = Arc::new(store.read_at_rest().await?);
         let blocks: Arc<dyn Blocks> = at_rest.clone();
         let mut inspection = Inspection::default();
-        inspection.read_leaves = self.kind == CheckKind::Data && self.snapshot.is_some();
+        if self.kind == CheckKind::Data && self.snapshot.is_some() {
+            inspection.read_leaves = true;
+        }
         let before = self.standing.counts;
         let (mut walked, mut waypoints) = (BTreeSet::new(), 0);
         loop {
@@ -74,7 +76,8 @@ impl Run {
             if let Some(image) = self.manifest(&name, &needed).await? {
                 let known = inspection.faults.len();
                 inspection.image(&blocks, &image).await.map_err(fault)?;
-                if inspection.faults.len() > known && !living(&*self.state()?, &self.set.id).contains_key(&name) {
+                let now = self.state()?;
+                if inspection.faults.len() > known && !living(&now, &self.set.id).contains_key(&name) {
                     // Dropped while it was walked: its blocks may go.
                     inspection.faults.truncate(known);
                 }
@@ -129,7 +132,8 @@ impl Run {
             self.sound(&object).await?;
             return Ok(decoded.ok());
         };
-        if living(&*self.state()?, &self.set.id).contains_key(name) {
+        let now = self.state()?;
+        if living(&now, &self.set.id).contains_key(name) {
             self.find(Finding {
                 object,
                 kind: DamageKind::Image,
