@@ -27,11 +27,12 @@ struct Trace {
 const TAIL: usize = 60;
 
 /// Every mark there is: a set of seeds that did not hit one of them has not tried what it stands for.
-pub const MARKS: [&str; 41] = [
+pub const MARKS: [&str; 44] = [
     "agent killed",
     "agent: request timed out",
     "clock set",
     "daemon killed",
+    "daemon lost its disk",
     "disk: flush failed",
     "groom: packs condemned",
     "network: answer died with its process",
@@ -41,6 +42,8 @@ pub const MARKS: [&str; 41] = [
     "network: members apart",
     "network: message doubled",
     "network: message lost",
+    "node drained",
+    "node removed",
     "power cut",
     "oplog given up",
     "process ended itself",

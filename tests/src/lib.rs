@@ -20,6 +20,7 @@ pub mod ballast;
 pub mod bed;
 pub mod contents;
 pub mod corpus;
+pub mod gate;
 pub mod headwater;
 pub mod log_watch;
 pub mod mongod;
@@ -33,6 +34,7 @@ pub mod workload;
 
 pub use bed::{Bed, versions};
 pub use contents::{Contents, Scope};
+pub use gate::Way;
 pub use headwater::Headwater;
 pub use log_watch::LogWatch;
 pub use mongod::{Mongod, MongodSpec};
