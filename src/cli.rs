@@ -2,12 +2,14 @@
 
 mod agent;
 mod archive;
+mod check;
 mod cluster;
 mod daemon;
 mod deployment;
 mod explain;
 mod groom;
 mod progress;
+mod proof;
 mod quickstart;
 mod restore;
 mod restores;
@@ -41,7 +43,7 @@ Examples:
 
 const EXITS: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage, 4 not found, 5 conflict, 6 key refused, 7 unreachable,
-8 not restorable, 9 verification failed, 75 retry later, 130 interrupted.
+8 not restorable, 9 verification failed, 10 damaged, 75 retry later, 130 interrupted.
 `headwater explain exit N` tells more.";
 
 /// Continuous backup for MongoDB.
@@ -101,6 +103,11 @@ enum Command {
     /// Return the space of what is no longer needed
     #[command(subcommand)]
     Groom(groom::Groom),
+    /// Prove that what is at rest is whole
+    Check(check::Check),
+    /// Prove that an instant can be restored
+    #[command(subcommand)]
+    Proof(proof::Proof),
     /// Give data back, as it was at any instant
     Restore(Box<restore::Restore>),
     /// See restores that were started
@@ -154,6 +161,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Snapshot(snapshot) => ask(global, snapshot, snapshot::Snapshot::run),
         Command::Schedule(schedule) => ask(global, schedule, schedule::Schedule::run),
         Command::Groom(groom) => ask(global, groom, groom::Groom::run),
+        Command::Check(check) => ask(global, check, check::Check::run),
+        Command::Proof(proof) => ask(global, proof, proof::Proof::run),
         Command::Restore(restore) => ask(global, *restore, restore::Restore::run),
         Command::Cluster(cluster) => ask(global, cluster, cluster::Cluster::run),
         Command::Restores(restores) => ask(global, restores, restores::Restores::run),

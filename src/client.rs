@@ -28,12 +28,15 @@ pub struct Client {
 impl Client {
     /// Prepares; connects to nothing yet.
     pub fn new(access: Access) -> Outcome<Self> {
+        headwater_host::real::use_ring();
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_DEADLINE)
             .read_timeout(SILENCE_DEADLINE)
             // The key goes to the addresses that were given and to no other.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
+            // They speak without TLS as yet, and must do so on a machine without any certificates.
+            .tls_certs_only([])
             .user_agent(concat!("headwater/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| Failure::new(Exit::Failed, format!("the HTTP client cannot start: {e}")))?;

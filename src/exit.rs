@@ -24,6 +24,8 @@ pub enum Exit {
     NotRestorable = 8,
     /// What was restored is not what was backed up.
     Verification = 9,
+    /// A check found damage.
+    Damaged = 10,
     /// Busy or full; the same command may succeed later.
     Retry = 75,
     /// Stopped by the user.
@@ -32,7 +34,7 @@ pub enum Exit {
 
 impl Exit {
     /// All of them, in order.
-    pub const ALL: [Exit; 11] = [
+    pub const ALL: [Exit; 12] = [
         Exit::Ok,
         Exit::Failed,
         Exit::Usage,
@@ -42,6 +44,7 @@ impl Exit {
         Exit::Unreachable,
         Exit::NotRestorable,
         Exit::Verification,
+        Exit::Damaged,
         Exit::Retry,
         Exit::Interrupted,
     ];
@@ -63,6 +66,7 @@ impl Exit {
             Exit::Unreachable => "unreachable",
             Exit::NotRestorable => "not_restorable",
             Exit::Verification => "verification",
+            Exit::Damaged => "damaged",
             Exit::Retry => "retry",
             Exit::Interrupted => "interrupted",
         }
@@ -104,6 +108,10 @@ impl Exit {
                 "The data was written, but it is not what the backup holds; do not use the target.",
                 "Make sure that nothing else writes to the target, and restore again.",
             ),
+            Exit::Damaged => (
+                "A check or a proof found that something at rest is not what it should be.",
+                "See `headwater check status NAME` for what is concerned; take a fresh snapshot, or resync if the head is.",
+            ),
             Exit::Retry => (
                 "The service is busy, starting or out of space; nothing was done.",
                 "Run the same command again later.",
@@ -139,6 +147,7 @@ mod tests {
             (7, "unreachable"),
             (8, "not_restorable"),
             (9, "verification"),
+            (10, "damaged"),
             (75, "retry"),
             (130, "interrupted"),
         ];

@@ -7,12 +7,12 @@ use anyhow::Context;
 use headwater_actors::enrol::{Enrolled, Wish, enrol};
 use headwater_actors::{Backup, Ground, Tuning};
 use headwater_cluster::{Control, KeyRole, NodeId};
-use headwater_config::{Settings, StoreUri};
+use headwater_config::Settings;
 use headwater_host::real::SledKv;
 use headwater_host::{Host, Kv};
 use headwater_protocol::internal::ClusterKey;
 use headwater_service::Door;
-use headwater_store::backend::directory::DirectoryObjects;
+use headwater_store::backend::open::{self, Places};
 use tokio::sync::watch;
 
 use crate::keys::Keys;
@@ -65,10 +65,12 @@ pub struct AgentSettings {
 /// Starts a node. Called within an actix system on a runtime with several threads.
 pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_key: &str) -> anyhow::Result<Node> {
     let host = Host::real()?;
-    let StoreUri::File(folder) = &settings.store;
-    let objects = DirectoryObjects::open(folder, host.blocking.clone())
-        .await
-        .context("cannot open the store")?;
+    let places = Places {
+        blocks: settings.store.clone(),
+        oplog: settings.oplog_store.clone(),
+        sync: settings.sync_store.clone(),
+    };
+    let opened = open::open(&places, &host).await.context("cannot open the store")?;
     let key = ClusterKey::new(cluster_key);
     let transport = HttpTransport::new(host.clone(), key.clone())?;
     let kv = open_disk(&host, &settings)
@@ -83,7 +85,7 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
         ask: seeds.clone(),
     };
     let Enrolled { identity, node, voters } =
-        enrol(&host, &kv, &objects, &wish, &transport, transport.addresses()).await?;
+        enrol(&host, &kv, &*opened.objects, &wish, &transport, transport.addresses()).await?;
     transport.at_home(&identity.cluster, node.0);
     let raft = headwater_cluster::Settings {
         heartbeat_ms: HEARTBEAT_MS,
@@ -102,7 +104,7 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
     let ground = Ground {
         host: host.clone(),
         control: control.clone(),
-        objects: Arc::new(objects),
+        objects: opened.objects,
         node,
         tuning: Tuning {
             memtable_bytes: settings.memtable_budget_bytes,
@@ -111,6 +113,7 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
             cluster: identity.cluster.clone(),
             address: Some(wish.address),
             seeds,
+            backing_sets: opened.backing_sets,
             ..Tuning::default()
         },
     };

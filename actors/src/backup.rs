@@ -18,6 +18,7 @@ use headwater_protocol::agent::{
 use crate::archive::ArchiveStream;
 use crate::commands::submit;
 use crate::node::Node;
+use crate::own_store;
 use crate::peers::{Ask, Server};
 use crate::route::{LONG, SHORT};
 use crate::set::{Ground, Set};
@@ -101,6 +102,7 @@ impl Backup {
                 format!("deployment {} is stopped", set.deployment()),
             ));
         }
+        own_store::check_source(set.set(), &request.members, &self.node.ground.tuning.backing_sets)?;
         let known = state.replica_sets.keys().find(|id| id.deployment() == set.deployment());
         match known {
             Some(known) if known != set => {
@@ -186,6 +188,7 @@ impl Backup {
             let message = "the URI must begin with mongodb:// or mongodb+srv://";
             return Err(Refusal::new(RefusalKind::Invalid, message));
         }
+        own_store::check_uri(uri, &self.node.ground.tuning.backing_sets)?;
         let interval = request
             .snapshot_interval_seconds
             .unwrap_or(self.node.ground.tuning.snapshot_interval_s);
@@ -388,7 +391,7 @@ impl Backup {
             .collect()
     }
 
-    fn only_set(&self, name: &DeploymentName) -> Result<ReplicaSetId, Refusal> {
+    pub(crate) fn only_set(&self, name: &DeploymentName) -> Result<ReplicaSetId, Refusal> {
         self.known(name)?;
         self.sets_of(name).into_iter().next().ok_or_else(|| {
             let message = format!("no agent has reached deployment {name} yet: see `headwater status`");
@@ -408,7 +411,11 @@ impl Backup {
         }
     }
 
-    async fn set_for_restore(&self, name: &DeploymentName, request: &RestoreRequest) -> Result<Arc<Set>, Refusal> {
+    pub(crate) async fn set_for_restore(
+        &self,
+        name: &DeploymentName,
+        request: &RestoreRequest,
+    ) -> Result<Arc<Set>, Refusal> {
         let id = match &request.replica_set {
             None => self.only_set(name)?,
             Some(set) => {

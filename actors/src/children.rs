@@ -17,6 +17,8 @@ pub enum ChildKind {
     Restore,
     /// Lets snapshots and oplog go when their time is over.
     Retention,
+    /// Proves that what is at rest is whole.
+    Check,
 }
 
 impl ChildKind {
@@ -29,20 +31,21 @@ impl ChildKind {
             ChildKind::Groom => "groom",
             ChildKind::Restore => "restore",
             ChildKind::Retention => "retention",
+            ChildKind::Check => "check",
         }
     }
 }
 
-/// The children for a phase. Restores, retention and grooms work in every phase: old snapshots stay restorable in a resync.
+/// The children for a phase. Restores, retention, grooms and checks work in every phase: old snapshots stay restorable in a resync.
 pub fn wanted(phase: Phase, active: bool) -> Vec<ChildKind> {
-    use ChildKind::{Groom, OplogApply, Restore, Retention, Snapshot, Sync};
+    use ChildKind::{Check, Groom, OplogApply, Restore, Retention, Snapshot, Sync};
     match phase {
-        _ if !active => vec![Groom, Restore, Retention],
-        Phase::Starting => vec![Groom, Restore, Retention],
+        _ if !active => vec![Groom, Restore, Retention, Check],
+        Phase::Starting => vec![Groom, Restore, Retention, Check],
         Phase::Transferring | Phase::Building | Phase::ApplyingOplog | Phase::FetchingMissing | Phase::Validating => {
-            vec![Sync, Groom, Restore, Retention]
+            vec![Sync, Groom, Restore, Retention, Check]
         }
-        Phase::Complete => vec![OplogApply, Snapshot, Groom, Restore, Retention],
+        Phase::Complete => vec![OplogApply, Snapshot, Groom, Restore, Retention, Check],
     }
 }
 

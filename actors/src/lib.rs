@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod backup;
 pub mod board;
+mod checks;
 mod child;
 mod children;
 mod commands;
@@ -13,6 +14,7 @@ mod keeping;
 mod lead;
 mod life;
 mod node;
+mod own_store;
 pub mod peers;
 mod restores;
 mod roster;

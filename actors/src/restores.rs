@@ -52,7 +52,10 @@ pub struct Planned {
 
 /// The images a restore may begin with, over all incarnations, oldest first.
 pub fn bases(state: &ControlState, set: &ReplicaSetId, record: &ReplicaSet) -> Vec<Base> {
-    let snapshots = state.snapshots.iter().filter(|((id, _), _)| id == set);
+    let snapshots = state
+        .snapshots
+        .iter()
+        .filter(|((id, snapshot), _)| id == set && state.damage_of(id, snapshot).is_none());
     let mut bases: Vec<Base> = snapshots
         .filter_map(|((_, id), snapshot)| Some((Some(id.clone()), snapshot.image.as_ref()?)))
         .chain(
@@ -60,6 +63,7 @@ pub fn bases(state: &ControlState, set: &ReplicaSetId, record: &ReplicaSet) -> V
                 .waypoint
                 .iter()
                 .filter(|_| record.phase == headwater_model::Phase::Complete)
+                .filter(|_| state.damage_of_head(set).is_none())
                 .map(|w| (None, w)),
         )
         .map(|(snapshot, image)| base(snapshot, image))
@@ -97,7 +101,12 @@ pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation
     let (state, record) = set.record()?;
     let mut ranges = Vec::new();
     for incarnation in (1..=record.incarnation.0).map(Incarnation) {
-        ranges.extend(proven(set, &state, incarnation).await?);
+        let whole = proven(set, &state, incarnation).await?;
+        ranges.extend(
+            whole
+                .into_iter()
+                .flat_map(|whole| without_damage(whole, &lost_oplog(&state, &set.id))),
+        );
     }
     Ok((bases(&state, &set.id, &record), ranges, record.incarnation))
 }
@@ -110,6 +119,63 @@ fn image_ref(set: &Set, base: &Base) -> Result<Option<ImageRef>, Refusal> {
     let mut images = images.chain(record.waypoint.as_ref());
     let found = images.find(|image| (image.incarnation, &image.name) == (base.incarnation, &base.name));
     Ok(found.cloned())
+}
+
+/// The stretches of the oplog that are known to be damaged.
+pub fn lost_oplog(state: &headwater_cluster::State, set: &ReplicaSetId) -> Vec<(Incarnation, Optime, Optime)> {
+    let known = state
+        .integrity_of(set)
+        .into_iter()
+        .flat_map(|known| known.damage.values());
+    known.filter_map(|damage| damage.oplog).collect()
+}
+
+/// What is left of a range: everything before the first entry that is lost, between two, and after the last.
+pub fn without_damage(whole: Proven, lost: &[(Incarnation, Optime, Optime)]) -> Vec<Proven> {
+    let mut lost: Vec<_> = lost
+        .iter()
+        .filter(|(incarnation, _, until)| *incarnation == whole.incarnation && *until > whole.start)
+        .collect();
+    lost.sort_by_key(|(_, after, _)| *after);
+    let (mut left, mut start) = (Vec::new(), whole.start);
+    for (_, after, until) in lost {
+        if *after >= start {
+            left.push(Proven {
+                start,
+                tip: *after,
+                ..whole
+            });
+        }
+        start = start.max(*until);
+    }
+    if start <= whole.tip {
+        left.push(Proven { start, ..whole });
+    }
+    left
+}
+
+/// A snapshot that is known to be damaged is refused with words of its own, and with what can be restored instead.
+fn refuse_damaged(
+    set: &Set,
+    request: &RestoreRequest,
+    found: &(Vec<Base>, Vec<Proven>, Incarnation),
+) -> Result<(), Refusal> {
+    let At::Snapshot(id) = &request.at else { return Ok(()) };
+    let (state, _) = set.record()?;
+    let Some((object, damage)) = state.damage_of(&set.id, id) else {
+        return Ok(());
+    };
+    let snapshot = state.snapshots.get(&(set.id.clone(), id.clone()));
+    let at = snapshot
+        .and_then(|snapshot| snapshot.image.as_ref())
+        .map_or(Ts::MAX, |image| image.at.ts);
+    let (bases, ranges, current) = found;
+    let instead = match headwater_restore::plan::plan(bases, ranges, *current, &Wanted::Position(at)) {
+        Ok(_) => format!("the same instant can be restored from elsewhere: --at {at}"),
+        Err(refused) => nearest(refused.before, refused.after),
+    };
+    let message = format!("snapshot {id} is damaged ({object}: {}); {instead}", damage.detail);
+    Err(Refusal::new(RefusalKind::NotRestorable, message))
 }
 
 /// An idle source writes an empty entry every ten seconds; a little more than that.
@@ -138,7 +204,9 @@ async fn await_end_of_second(set: &Set, second: u32) -> Result<(), Refusal> {
 
 /// Plans a restore.
 pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusal> {
-    let (bases, ranges, current) = inventory(set).await?;
+    let found = inventory(set).await?;
+    refuse_damaged(set, request, &found)?;
+    let (bases, ranges, current) = found;
     let wanted = match &request.at {
         At::Latest => Wanted::Latest,
         At::Snapshot(id) => Wanted::Snapshot(id.clone()),
@@ -156,7 +224,8 @@ pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusa
             Wanted::WallClock { ms: *ms, found }
         }
     };
-    let plan = headwater_restore::plan::plan(&bases, &ranges, current, &wanted).map_err(not_restorable)?;
+    let plan = headwater_restore::plan::plan(&bases, &ranges, current, &wanted);
+    let plan = plan.map_err(|refused| told_of_damage(set, not_restorable(refused)))?;
     planned(set, request, plan).await
 }
 
@@ -253,6 +322,18 @@ pub fn selection(request: &RestoreRequest) -> Result<Selection, Refusal> {
         .map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))
 }
 
+/// Where damage is known, what cannot be restored may be due to it.
+fn told_of_damage(set: &Set, mut refusal: Refusal) -> Refusal {
+    let Ok((state, _)) = set.record() else { return refusal };
+    let damaged = state.integrity_of(&set.id).map_or(0, |known| known.damage.len());
+    if damaged > 0 {
+        let name = set.id.deployment();
+        refusal.message +=
+            &format!("; {damaged} objects of the backup are damaged, see `headwater check status {name}`");
+    }
+    refusal
+}
+
 fn not_restorable(e: NotRestorable) -> Refusal {
     Refusal::new(RefusalKind::NotRestorable, in_words(&e))
 }
@@ -268,8 +349,12 @@ fn in_words(refused: &NotRestorable) -> String {
         ),
         other => other.to_string(),
     };
+    format!("{reason}; {}", nearest(refused.before, refused.after))
+}
+
+fn nearest(before: Option<Ts>, after: Option<Ts>) -> String {
     let shown = |ts: Ts| format!("{} ({ts})", rfc3339(i64::from(ts.seconds()) * 1000));
-    let nearest = match (refused.before, refused.after) {
+    match (before, after) {
         (None, None) => "nothing can be restored yet: wait for the first snapshot".to_owned(),
         (Some(before), None) => format!("the nearest restorable instant is {}", shown(before)),
         (None, Some(after)) => format!("the first restorable instant is {}", shown(after)),
@@ -277,8 +362,7 @@ fn in_words(refused: &NotRestorable) -> String {
             let (before, after) = (shown(before), shown(after));
             format!("the nearest restorable instants are {before} and {after}")
         }
-    };
-    format!("{reason}; {nearest}")
+    }
 }
 
 /// How often a restore is planned anew because its image was given up before it was in the control state.
@@ -489,6 +573,31 @@ mod tests {
         );
         let whole = shortened(short.clone(), usize::MAX);
         assert_eq!(whole.namespaces.len(), short.namespaces.len());
+    }
+
+    #[test]
+    fn damage_cuts_a_range_in_two() {
+        let at = |n: u64| Optime::new(Ts(n), 1);
+        let range = |start, tip| Proven {
+            incarnation: Incarnation(1),
+            start: at(start),
+            tip: at(tip),
+        };
+        let lost = |after, until| (Incarnation(1), at(after), at(until));
+        for (damage, left) in [
+            (vec![], vec![range(10, 50)]),
+            (vec![lost(20, 30)], vec![range(10, 20), range(30, 50)]),
+            (
+                vec![lost(30, 40), lost(15, 20)],
+                vec![range(10, 15), range(20, 30), range(40, 50)],
+            ),
+            (vec![lost(20, 30), lost(25, 35)], vec![range(10, 20), range(35, 50)]),
+            (vec![lost(5, 15)], vec![range(15, 50)]),
+            (vec![lost(10, 50)], vec![range(10, 10), range(50, 50)]),
+            (vec![lost(1, 5), (Incarnation(2), at(20), at(30))], vec![range(10, 50)]),
+        ] {
+            assert_eq!(without_damage(range(10, 50), &damage), left, "{damage:?}");
+        }
     }
 
     #[test]

@@ -5,12 +5,14 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use headwater_cluster::placement::Patience;
+use headwater_cluster::shares::Rhythm;
 use headwater_cluster::{Control, ImageRef, NodeId, ReplicaSet, State};
 use headwater_host::Host;
 use headwater_model::{Epoch, Incarnation, ReplicaSetId, limits};
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_store::backend::directory::DirectoryObjects;
 use headwater_store::backend::memory::MemoryObjects;
+use headwater_store::backend::mongodb::BackingSet;
 use headwater_store::blocks::Blocks;
 use headwater_store::objects::{Objects, StoreError};
 use headwater_store::oplog_store::{MergeSettings, OplogStore};
@@ -45,12 +47,20 @@ pub struct Tuning {
     pub seeds: Vec<NodeId>,
     /// When a node counts as lost.
     pub patience: Patience,
+    /// The MongoDB replica sets that hold the stores: none of them may be a source.
+    pub backing_sets: Vec<BackingSet>,
     /// When slices of stored oplog are merged.
     pub merge: MergeSettings,
     /// When packs are groomed.
     pub groom: GroomRules,
     /// Seconds between looks at what is left over, and at the stored oplog.
     pub tend_seconds: u64,
+    /// How quickly everything at rest is read and verified.
+    pub rhythm: Rhythm,
+    /// Bytes a second that are read by shares.
+    pub check_bytes_per_second: u64,
+    /// Seconds between proof restores; 0 for none by itself.
+    pub proof_interval_s: u64,
 }
 
 impl Tuning {
@@ -72,9 +82,13 @@ impl Default for Tuning {
             address: None,
             seeds: Vec::new(),
             patience: Patience::default(),
+            backing_sets: Vec::new(),
             merge: MergeSettings::default(),
             groom: GroomRules::default(),
             tend_seconds: 60,
+            rhythm: Rhythm::default(),
+            check_bytes_per_second: 64 << 20,
+            proof_interval_s: 86_400,
         }
     }
 }
@@ -121,6 +135,8 @@ pub struct Set {
     pub snapshot_waker: Waker,
     /// Wakes the restore child.
     pub restore_waker: Waker,
+    /// Wakes the check child.
+    pub check_waker: Waker,
     /// Requests for images, carried out by the child that owns the head.
     pub cuts: crate::work::cut::Cuts,
     /// Read-locked from the writing of an image's manifest until it is known; write-locked while leftovers are removed.
@@ -164,6 +180,7 @@ impl Set {
             head_waker: Waker::default(),
             snapshot_waker: Waker::default(),
             restore_waker: Waker::default(),
+            check_waker: Waker::default(),
             cuts: crate::work::cut::Cuts::default(),
             images: Arc::default(),
             cut: std::sync::Mutex::default(),

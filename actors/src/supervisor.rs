@@ -168,6 +168,10 @@ fn start(kind: ChildKind, set: Arc<Set>) -> Child {
                 async move { Ok(work) }
             }))
         }
+        ChildKind::Check => tokio::task::spawn_local(keep_alive(name, set.check_waker.clone(), report, move || {
+            let work = work::check::CheckWork::new(set.clone());
+            async move { Ok(work) }
+        })),
     };
     Child(task)
 }

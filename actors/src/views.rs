@@ -17,7 +17,7 @@ use headwater_restore::plan::Proven;
 use crate::backup::{Backup, not_found};
 use crate::keeping::{explain, tier_text};
 use crate::peers::Ask;
-use crate::restores::{bases, proven};
+use crate::restores::{bases, lost_oplog, proven, without_damage};
 use crate::times::rfc3339;
 
 /// An agent that was not heard of for this long is worth a word.
@@ -91,6 +91,7 @@ impl Backup {
             scan: None,
             problem: record.problem.clone(),
             agent: None,
+            integrity: crate::checks::at_a_glance(state, id, self.now_ms()),
         }
     }
 
@@ -114,8 +115,12 @@ impl Backup {
             .zip(word.source_last)
             .map(|(tip, source)| u64::from(source.ts.seconds().saturating_sub(tip.ts.seconds())));
         let problem = record.problem.clone().or_else(|| set.board.trouble());
+        let active = state.deployments.get(id.deployment()).is_some_and(|d| d.active);
         let problem = problem.or_else(|| word.fault.as_ref().map(fault_in_words)).or_else(|| {
-            let silent = agent.as_ref().filter(|a| a.seen_seconds_ago > AGENT_SILENT_SECONDS)?;
+            // Of a deployment that was stopped nothing is expected.
+            let silent = agent
+                .as_ref()
+                .filter(|a| active && a.seen_seconds_ago > AGENT_SILENT_SECONDS)?;
             Some(format!(
                 "agent on {} was last heard {} s ago",
                 silent.host, silent.seen_seconds_ago
@@ -141,7 +146,7 @@ impl Backup {
             .collect();
         let mut views: Vec<_> = of_deployment
             .map(|((set, id), s)| {
-                let mut view = snapshot_view(set, id, s);
+                let mut view = snapshot_view(&state, set, id, s);
                 explain(&mut view, plans.get(set));
                 (s.asked_ms, view)
             })
@@ -187,6 +192,9 @@ impl Backup {
             let status = self.replica_set_status(&state, id).await?;
             if let Some(problem) = &status.problem {
                 alerts.push(format!("{id}: {problem}"));
+            }
+            for (object, damage) in state.integrity_of(id).into_iter().flat_map(|known| &known.damage) {
+                alerts.push(format!("{id}: damage in {object}: {}", damage.detail));
             }
             replica_sets.push(status);
         }
@@ -247,6 +255,9 @@ fn restorable(
     incarnation: Incarnation,
     proven: &[Proven],
 ) -> Vec<Range> {
+    let lost = lost_oplog(state, id);
+    let whole = proven.iter().flat_map(|proven| without_damage(*proven, &lost));
+    let proven: Vec<Proven> = whole.collect();
     let begins = |at| proven.iter().any(|range| range.start <= at && at <= range.tip);
     let mut bases = bases(state, id, record);
     let newest = bases.iter().rfind(|base| base.incarnation == incarnation).map(|b| b.at);
@@ -255,7 +266,7 @@ fn restorable(
     if bases.iter().all(|base| base.snapshot.is_none()) {
         return Vec::new();
     }
-    let ranges = headwater_restore::plan::restorable(&bases, proven);
+    let ranges = headwater_restore::plan::restorable(&bases, &proven);
     ranges
         .into_iter()
         .map(|range| Range {
@@ -265,7 +276,7 @@ fn restorable(
         .collect()
 }
 
-fn snapshot_view(set: &ReplicaSetId, id: &SnapshotId, snapshot: &Snapshot) -> SnapshotView {
+fn snapshot_view(state: &State, set: &ReplicaSetId, id: &SnapshotId, snapshot: &Snapshot) -> SnapshotView {
     let image = snapshot.image.as_ref();
     SnapshotView {
         id: id.clone(),
@@ -283,6 +294,9 @@ fn snapshot_view(set: &ReplicaSetId, id: &SnapshotId, snapshot: &Snapshot) -> Sn
         expires: snapshot.expires_ms.map(rfc3339),
         keep: snapshot.keep,
         kept_because: Vec::new(),
+        damaged: state
+            .damage_of(set, id)
+            .map(|(object, damage)| format!("{object}: {}", damage.detail)),
     }
 }
 

@@ -193,6 +193,7 @@ impl Stream {
             fcv: scan::begin::compatibility(node, None).await?.version,
             oplog_first: node.oldest().await?,
             oplog_last: node.newest(Sight::Majority).await?,
+            members: node.hello().await?.members,
         };
         let reply = self.service.open(set, &request).await?;
         tracing::info!(

@@ -5,11 +5,17 @@
 
 use crate::command::{Command, Response};
 use crate::state::State;
-use crate::{deployments, grooms, keeping, keys, leases, nodes, replica_sets, restores, schedules, snapshots};
+use crate::{
+    deployments, grooms, integrity, keeping, keys, leases, nodes, replica_sets, restores, schedules, snapshots,
+};
 
 /// Carries out `command`. A refusal changes nothing.
 pub fn apply(state: &mut State, command: &Command) -> Response {
-    carry_out(state, command).unwrap_or_else(|refusal| refusal)
+    let answer = carry_out(state, command).unwrap_or_else(|refusal| refusal);
+    if !answer.is_refused() {
+        integrity::follow(state, command);
+    }
+    answer
 }
 
 /// `Err` is a refusal; the two are the same type because a refusal is an answer like any other.
@@ -115,6 +121,27 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
         Command::CondemnPacks { set, epoch, packs } => grooms::condemn(state, set, *epoch, packs),
         Command::PacksRemoved { set, epoch, packs } => grooms::removed(state, set, *epoch, packs),
         Command::NoteGroom { set, epoch, report } => grooms::note(state, set, *epoch, report),
+        Command::AskCheck {
+            set,
+            token,
+            kind,
+            snapshot,
+            asked_ms,
+        } => integrity::ask(state, set, *token, kind, snapshot.as_ref(), *asked_ms),
+        Command::UpdateCheck {
+            set,
+            epoch,
+            number,
+            standing,
+        } => integrity::update(state, set, *epoch, *number, standing),
+        Command::SetPass { set, epoch, pass } => integrity::set_pass(state, set, *epoch, pass),
+        Command::NoteDamage {
+            set,
+            epoch,
+            object,
+            damage,
+        } => integrity::note(state, set, *epoch, object, damage),
+        Command::ClearDamage { set, epoch, object } => integrity::clear(state, set, *epoch, object),
     }
 }
 

@@ -6,6 +6,7 @@ use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, Replica
 use serde::{Deserialize, Serialize};
 
 use crate::grooms::GroomReport;
+use crate::integrity::{CheckKind, Damage, Pass, Standing};
 use crate::keys::KeyRole;
 use crate::replica_sets::ImageRef;
 use crate::restores::RestoreState;
@@ -336,6 +337,59 @@ pub enum Command {
         /// What it did.
         report: GroomReport,
     },
+    /// Asks for a check of what is at rest. Answers [`Response::CheckAsked`].
+    AskCheck {
+        /// Of which.
+        set: ReplicaSetId,
+        /// Chosen by the submitter; the same token again is the same check.
+        token: u64,
+        /// What to look at.
+        kind: CheckKind,
+        /// Only this snapshot.
+        snapshot: Option<SnapshotId>,
+        /// By the submitter's clock, milliseconds since 1970.
+        asked_ms: i64,
+    },
+    /// Says how a check stands; an ended one stays as it is.
+    UpdateCheck {
+        /// Of which.
+        set: ReplicaSetId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// Which check.
+        number: u64,
+        /// How it stands.
+        standing: Standing,
+    },
+    /// Says how far the reading of everything is.
+    SetPass {
+        /// Of which.
+        set: ReplicaSetId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// How far.
+        pass: Pass,
+    },
+    /// Makes known that an object is damaged, or which snapshots it concerns now.
+    NoteDamage {
+        /// Of which.
+        set: ReplicaSetId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// The object's key in the store.
+        object: String,
+        /// What is wrong with it.
+        damage: Damage,
+    },
+    /// Makes known that an object is whole again, or needed no longer.
+    ClearDamage {
+        /// Of which.
+        set: ReplicaSetId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// The object's key in the store.
+        object: String,
+    },
 }
 
 /// How a restore stands.
@@ -409,6 +463,11 @@ pub enum Response {
     Started {
         /// Epochs above this one are its own; this one and those below were a former process's.
         floor: Epoch,
+    },
+    /// The check is known.
+    CheckAsked {
+        /// Its number among those of its replica set.
+        number: u64,
     },
 }
 

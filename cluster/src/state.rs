@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deployments::Deployment;
 use crate::grooms::Grooming;
+use crate::integrity::Integrity;
 use crate::keys::KeyRole;
 use crate::leases::Lease;
 use crate::nodes::NodeRecord;
@@ -62,4 +63,6 @@ pub struct State {
     pub oplog_floors: BTreeMap<(ReplicaSetId, Incarnation), Optime>,
     /// How grooms stand; none for a replica set that was never groomed.
     pub grooms: BTreeMap<ReplicaSetId, Grooming>,
+    /// Checks of what is at rest, and the damage they found.
+    pub integrity: BTreeMap<ReplicaSetId, Integrity>,
 }

@@ -57,7 +57,17 @@ pub const CLUSTER_KEY: Key = Key {
 /// Where backups rest.
 pub const STORE_URI: Key = Key {
     path: "store.uri",
-    meaning: "where backups rest, file:PATH",
+    meaning: "where backups rest: file:PATH, mongodb://HOSTS/DATABASE or s3://BUCKET/PREFIX",
+};
+/// Where oplog slices rest.
+pub const STORE_OPLOG_URI: Key = Key {
+    path: "store.oplogUri",
+    meaning: "where oplog slices rest; empty for store.uri",
+};
+/// Where sync slices rest.
+pub const STORE_SYNC_URI: Key = Key {
+    path: "store.syncUri",
+    meaning: "where sync slices rest; empty for store.uri",
 };
 /// How often snapshots are taken.
 pub const SNAPSHOTS_INTERVAL: Key = Key {
@@ -75,13 +85,15 @@ pub const HEAD_BLOCK_CACHE: Key = Key {
     meaning: "blocks held in memory",
 };
 /// All of them, in the order of the example file.
-pub const KEYS: [Key; 9] = [
+pub const KEYS: [Key; 11] = [
     NODE_DIR,
     NET_LISTEN,
     NET_ADVERTISE,
     CLUSTER_JOIN,
     CLUSTER_KEY,
     STORE_URI,
+    STORE_OPLOG_URI,
+    STORE_SYNC_URI,
     SNAPSHOTS_INTERVAL,
     HEAD_MEMTABLE_BUDGET,
     HEAD_BLOCK_CACHE,

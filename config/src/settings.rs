@@ -1,10 +1,10 @@
 //! The settings a node and an agent run with.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use headwater_model::StoreUri;
 use headwater_model::limits::{self, MIB};
 
 use crate::file::{self, FileValue};
@@ -33,41 +33,16 @@ pub struct Settings {
     pub cluster_key: Option<PathBuf>,
     /// Where backups rest.
     pub store: StoreUri,
+    /// Where oplog slices rest; `None` for the same place.
+    pub oplog_store: Option<StoreUri>,
+    /// Where sync slices rest; `None` for the same place.
+    pub sync_store: Option<StoreUri>,
     /// Seconds between snapshots of a deployment that does not say otherwise.
     pub snapshot_interval_seconds: u64,
     /// Bytes of changes a head holds in memory.
     pub memtable_budget_bytes: usize,
     /// Bytes of blocks held in memory.
     pub block_cache_bytes: usize,
-}
-
-/// Where backups rest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreUri {
-    /// A folder of this machine.
-    File(PathBuf),
-}
-
-impl FromStr for StoreUri {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text
-            .strip_prefix("file:")
-            .map(|path| path.strip_prefix("//").unwrap_or(path))
-        {
-            Some("") => Err("the path is missing; write file:/path/to/folder".to_owned()),
-            Some(path) => Ok(StoreUri::File(path.into())),
-            None => Err("only folders are supported; write file:/path/to/folder".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for StoreUri {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let StoreUri::File(path) = self;
-        write!(f, "file:{}", path.display())
-    }
 }
 
 /// Settings that cannot be used; says where the fault stands.
@@ -138,6 +113,8 @@ impl Settings {
                 Ok((!text.is_empty()).then(|| PathBuf::from(text)))
             })?,
             store: lookup.get(keys::STORE_URI, StoreUri::File(dir.join("store")), StoreUri::from_str)?,
+            oplog_store: lookup.get(keys::STORE_OPLOG_URI, None, place_if_any)?,
+            sync_store: lookup.get(keys::STORE_SYNC_URI, None, place_if_any)?,
             snapshot_interval_seconds: lookup.get(
                 keys::SNAPSHOTS_INTERVAL,
                 DEFAULT_SNAPSHOT_INTERVAL_SECONDS,
@@ -196,6 +173,10 @@ impl<'a> Lookup<'a> {
             fault,
         })
     }
+}
+
+fn place_if_any(text: &str) -> Result<Option<StoreUri>, String> {
+    (!text.is_empty()).then(|| text.parse()).transpose()
 }
 
 fn folder(text: &str) -> Result<PathBuf, String> {
@@ -337,16 +318,24 @@ mod tests {
     }
 
     #[test]
+    fn the_stores_may_be_apart() {
+        let settings = from_file("store:\n  uri: s3://b/p\n  oplogUri: mongodb://h/oplog\n").unwrap();
+        assert_eq!(settings.store.to_string(), "s3://b/p");
+        assert_eq!(
+            settings.oplog_store.map(|uri| uri.to_string()),
+            Some("mongodb://h/oplog".to_owned())
+        );
+        assert_eq!(settings.sync_store, None);
+    }
+
+    #[test]
     fn values_that_do_not_fit_are_refused_with_place_and_cure() {
         for (text, message) in [
             (
                 "net:\n  listen: x\n",
                 "headwater.yaml:2: net.listen (address and port of the service): \"x\" is no address",
             ),
-            (
-                "store:\n  uri: s3://b\n",
-                "only folders are supported; write file:/path/to/folder",
-            ),
+            ("store:\n  uri: ftp://b\n", "write file:/path/to/folder, mongodb://"),
             ("snapshots:\n  interval: 1s\n", "1s is outside 1m to 52w"),
             ("cluster:\n  join: backup1\n", "\"backup1\" is no HOST:PORT"),
             ("head:\n  blockCache: 1KiB\n", "1KiB is outside 1024 to"),

@@ -164,7 +164,7 @@ impl ImageJob {
     }
 }
 
-fn totals(definitions: &[Definition]) -> Totals {
+pub(crate) fn totals(definitions: &[Definition]) -> Totals {
     definitions.iter().fold(Totals::default(), |totals, definition| {
         let bottom = definition.layers.first();
         Totals {

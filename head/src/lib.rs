@@ -16,6 +16,7 @@ pub mod fold;
 pub mod head;
 mod identity;
 pub mod image;
+pub mod inspect;
 pub mod memtable;
 pub mod merge;
 mod pace;

@@ -7,8 +7,11 @@ pub mod limits;
 pub mod namespace;
 pub mod optime;
 pub mod phase;
+pub mod redact;
+pub mod store_uri;
 
 pub use ids::{BlockId, CollectionUuid, DeploymentName, Epoch, Incarnation, InvalidName, ReplicaSetId, SnapshotId};
 pub use namespace::Namespace;
 pub use optime::{InvalidTs, Optime, Ts};
 pub use phase::Phase;
+pub use store_uri::StoreUri;

@@ -114,6 +114,16 @@ pub const SNAPSHOTS_WAITING_PER_SET: usize = 8;
 pub const RESTORES_RUNNING_MAX: usize = 32;
 /// Restores that are remembered, running ones included.
 pub const RESTORES_KEPT: usize = 500;
+/// Checks of one replica set that wait or run.
+pub const CHECKS_WAITING_PER_SET: usize = 8;
+/// Ended checks of one kind that are remembered of one replica set.
+pub const CHECKS_KEPT_PER_KIND: usize = 5;
+/// Findings of one check that are kept in words; the others are counted.
+pub const CHECK_FINDINGS_KEPT: usize = 20;
+/// The longest finding in words.
+pub const FINDING_MAX_BYTES: usize = 512;
+/// Damaged objects of one replica set that are remembered one by one.
+pub const DAMAGE_KEPT_PER_SET: usize = 256;
 /// Nodes of one cluster.
 pub const NODES_MAX: usize = 64;
 /// Keys that may call.
@@ -152,3 +162,7 @@ const _: () = assert!(
     "a piece with its frame is one value"
 );
 const _: () = assert!(RESTORES_RUNNING_MAX < RESTORES_KEPT);
+const _: () = assert!(
+    (CHECK_FINDINGS_KEPT + 4) * FINDING_MAX_BYTES < COMMAND_MAX_BYTES,
+    "an update of a check must fit"
+);

@@ -19,6 +19,10 @@
 //! | `POST /api/v1/deployments/{name}/groom` | [`crate::keeping::GroomRequest`] → `[crate::keeping::GroomView]` |
 //! | `POST /api/v1/deployments/{name}/restores/plan` | [`RestoreRequest`] → [`RestorePlanView`] |
 //! | `POST /api/v1/deployments/{name}/restores` | [`RestoreRequest`] → [`RestoreView`] |
+//! | `POST /api/v1/deployments/{name}/check` | [`crate::integrity::CheckRequest`] → [`crate::integrity::CheckView`] |
+//! | `GET /api/v1/deployments/{name}/check` | → [`crate::integrity::CheckStatus`] |
+//! | `GET /api/v1/deployments/{name}/check/{number}` | → [`crate::integrity::CheckView`] |
+//! | `POST /api/v1/deployments/{name}/proof` | [`crate::integrity::ProofRequest`] → [`crate::integrity::CheckView`] |
 //! | `GET /api/v1/restores` , `/api/v1/restores/{id}` | → `[RestoreView]`, [`RestoreView`] |
 //! | `GET /api/v1/restores/{id}/archive` | → the archive stream, for a restore `to: archive` |
 //! | `GET /api/v1/status` | → [`Status`] |
@@ -120,6 +124,9 @@ pub struct ReplicaSetStatus {
     pub problem: Option<String>,
     /// The agent that streams it, and seconds since it was heard of.
     pub agent: Option<AgentView>,
+    /// Checks, proofs and damage.
+    #[serde(default)]
+    pub integrity: crate::integrity::IntegrityStatus,
 }
 
 /// Who streams.
@@ -181,6 +188,9 @@ pub struct SnapshotView {
     /// Every reason for which it is there now; none when its time is over.
     #[serde(default)]
     pub kept_because: Vec<String>,
+    /// What keeps it from being restored whole; `None` when nothing is known to.
+    #[serde(default)]
+    pub damaged: Option<String>,
 }
 
 /// What can be restored of a deployment.

@@ -71,6 +71,9 @@ pub struct OpenRequest {
     pub oplog_first: Optime,
     /// The newest majority-committed entry of the source's oplog.
     pub oplog_last: Optime,
+    /// The set's members as its own configuration names them, `host:port`.
+    #[serde(default)]
+    pub members: Vec<String>,
 }
 
 /// What to do with the stream. Asked for again after every connection loss and refusal.

@@ -4,12 +4,14 @@
 //! * [`slices`]: headers of sync slices, oplog slices and fetched documents.
 //! * [`agent`]: the conversation between an agent and the service.
 //! * [`admin`]: the user's API: deployments, status, snapshots, restores.
-//! * [`redact`]: connection strings as they may be shown.
+//! * [`redact`]: connection strings as they may be shown (of the model).
 
 pub mod admin;
 pub mod agent;
 pub mod frame;
+pub mod integrity;
 pub mod internal;
 pub mod keeping;
-pub mod redact;
 pub mod slices;
+
+pub use headwater_model::redact;

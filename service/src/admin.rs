@@ -5,6 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use headwater_model::{DeploymentName, SnapshotId};
 use headwater_protocol::admin::{AddDeployment, RestoreRequest};
 use headwater_protocol::agent::{Accepted, Refusal, RefusalKind};
+use headwater_protocol::integrity::{CheckRequest, ProofRequest};
 use headwater_protocol::keeping::{GroomRequest, ScheduleChange, SnapshotChange};
 
 use crate::fault::Fault;
@@ -58,6 +59,13 @@ pub(crate) fn routes(cfg: &mut web::ServiceConfig) {
     )
     .service(place(&format!("{one}/restores/plan"), POST).route(web::post().to(plan_restore)))
     .service(place(&format!("{one}/restores"), POST).route(web::post().to(start_restore)))
+    .service(
+        place(&format!("{one}/check"), GET_POST)
+            .route(web::get().to(check_status))
+            .route(web::post().to(start_check)),
+    )
+    .service(place(&format!("{one}/check/{{number}}"), GET).route(web::get().to(check)))
+    .service(place(&format!("{one}/proof"), POST).route(web::post().to(start_proof)))
     .service(place("/api/v1/restores", GET).route(web::get().to(restores)))
     .service(place("/api/v1/restores/{id}", GET).route(web::get().to(restore)))
     .service(place("/api/v1/restores/{id}/archive", GET).route(web::get().to(restore_archive)))
@@ -189,6 +197,52 @@ async fn start_restore(req: HttpRequest, payload: web::Payload) -> Answer {
     let name = name_of(&req)?;
     let request: RestoreRequest = body::json(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.start_restore(&name, request).await?))
+}
+
+/// `?replica_set=…`, for a deployment with several.
+#[derive(Debug, Default, serde::Deserialize)]
+struct OfSet {
+    replica_set: Option<String>,
+}
+
+fn set_of(req: &HttpRequest) -> Result<Option<String>, Fault> {
+    let query = web::Query::<OfSet>::from_query(req.query_string());
+    let query = query.map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))?;
+    Ok(query.into_inner().replica_set)
+}
+
+async fn check_status(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    let status = backup.check_status(&name_of(&req)?, set_of(&req)?.as_deref()).await?;
+    Ok(HttpResponse::Ok().json(status))
+}
+
+async fn start_check(req: HttpRequest, payload: web::Payload) -> Answer {
+    let backup = access::admin(&req)?;
+    let name = name_of(&req)?;
+    let request: CheckRequest = body::json(&req, payload).await?;
+    Ok(HttpResponse::Ok().json(backup.start_check(&name, &request).await?))
+}
+
+async fn start_proof(req: HttpRequest, payload: web::Payload) -> Answer {
+    let backup = access::admin(&req)?;
+    let name = name_of(&req)?;
+    let request: ProofRequest = body::json(&req, payload).await?;
+    Ok(HttpResponse::Ok().json(backup.start_proof(&name, &request).await?))
+}
+
+async fn check(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    let text = req.match_info().get("number").unwrap_or_default();
+    let missing = || {
+        Refusal::new(
+            RefusalKind::NotFound,
+            format!("there is no check {text:?}; checks have numbers"),
+        )
+    };
+    let number: u64 = text.parse().map_err(|_| missing())?;
+    let view = backup.check(&name_of(&req)?, set_of(&req)?.as_deref(), number).await?;
+    Ok(HttpResponse::Ok().json(view))
 }
 
 async fn restores(req: HttpRequest) -> Answer {

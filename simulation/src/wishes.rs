@@ -164,12 +164,9 @@ pub async fn upset(world: &World, rng: &mut StdRng) {
         trace::mark("user: stop and restart");
         ask(world, at, Wish::Active(name.clone(), false)).await;
         tokio::time::sleep(Duration::from_millis(rng.gen_range(100..10_000))).await;
-        // Whoever stopped a backup insists until it goes on.
-        for at in (0..world.daemons.len()).cycle() {
-            match ask(world, at, Wish::Active(name.clone(), true)).await {
-                Some((200, _)) => return,
-                _ => tokio::time::sleep(Duration::from_millis(500)).await,
-            }
+        // Until it is known to be done: a deployment that is left stopped never converges.
+        while !matches!(ask(world, at, Wish::Active(name.clone(), true)).await, Some((200, _))) {
+            tokio::time::sleep(Duration::from_millis(700)).await;
         }
     }
 }

@@ -108,6 +108,7 @@ pub mod samples {
             scan: None,
             problem: None,
             agent: None,
+            integrity: Default::default(),
         }
     }
 }

@@ -262,12 +262,9 @@ async fn reopening_sees_everything(store: &Store, open: Open<'_>) -> Outcome {
     let before = store.list("").await.keeps(P)?;
     let again = open().await.keeps(P)?;
     same(P, again.list("").await.keeps(P)?, before.clone())?;
-    for object in before {
-        same(
-            P,
-            again.get(&object.key).await.keeps(P)?,
-            store.get(&object.key).await.keeps(P)?,
-        )?;
-    }
-    Ok(())
+    let pairs = before.iter().map(|object| async {
+        let (now, then) = futures::join!(again.get(&object.key), store.get(&object.key));
+        same(P, now.keeps(P)? == then.keeps(P)?, true)
+    });
+    join_all(pairs).await.into_iter().collect()
 }

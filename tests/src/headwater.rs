@@ -23,6 +23,7 @@ pub struct Headwater {
     /// Addresses of other daemons than its own.
     services: Option<String>,
     environment: Vec<(String, String)>,
+    store: Option<String>,
 }
 
 /// How a command ended.
@@ -56,6 +57,7 @@ impl Headwater {
             agent: None,
             services: None,
             environment: Vec::new(),
+            store: None,
         })
     }
 
@@ -63,6 +65,18 @@ impl Headwater {
     pub fn with_env(mut self, name: &str, value: &str) -> Headwater {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// With its store elsewhere than in its own folder.
+    pub fn with_store(mut self, uri: &str) -> Headwater {
+        self.store = Some(uri.to_owned());
+        self
+    }
+
+    /// Where daemons that share a store find it.
+    pub fn shared_store(&self) -> String {
+        let own = || format!("file:{}", self.folder.join("store").display());
+        self.store.clone().unwrap_or_else(own)
     }
 
     /// The folder of the node: its keys, its Raft log, its cache and, by default, its store.
@@ -103,6 +117,9 @@ impl Headwater {
             .arg("--dir")
             .arg(folder)
             .args(["--listen", &listen]);
+        if let Some(store) = &self.store {
+            command.args(["--store", store]);
+        }
         self.daemon = Some(Process::start("headwater daemon", &mut command)?);
         self.wait_until_it_listens("daemon").await
     }

@@ -119,6 +119,13 @@ impl ReplicaSet {
         set_uri(&self.members, &self.spec.name)
     }
 
+    /// The set as a backing store, in this database.
+    pub fn store_uri(&self, database: &str) -> String {
+        let uri = self.uri();
+        let (hosts, options) = uri.split_once("/?").unwrap_or((&uri, ""));
+        format!("{hosts}/{database}?{}", options.replace("directConnection=true", ""))
+    }
+
     /// A client of the set, which follows the primary.
     pub fn client(&self) -> &Client {
         &self.client

@@ -105,10 +105,7 @@ impl Trio {
             .arg("--dir")
             .arg(&place.folder)
             .args(["--listen", &place.listens_at(), "--advertise", &place.address()])
-            .args([
-                "--store",
-                &format!("file:{}", self.headwater.folder().join("store").display()),
-            ]);
+            .args(["--store", &self.headwater.shared_store()]);
         match number {
             0 => command.arg("--init"),
             _ => command

@@ -38,19 +38,21 @@ const ROOMS: [(&str, &[&str]); 16] = [
             "actors", "agent", "cluster", "config", "host", "model", "protocol", "restore", "service", "store",
         ],
     ),
-    ("tests", &["model", "xtask"]),
+    ("tests", &["host", "model", "store", "xtask"]),
     ("xtask", &[]),
 ];
 
 /// Frameworks, and the only rooms that may name them.
-const FRAMEWORKS: [(&str, &[&str]); 10] = [
+const FRAMEWORKS: [(&str, &[&str]); 12] = [
     ("actix", &["actors"]),
     ("actix-rt", &["actors", "headwater"]),
     ("actix-web", &["service", "headwater"]),
     ("openraft", &["cluster"]),
     ("bincode", &["cluster"]),
     ("sled", &["host"]),
-    ("mongodb", &["agent", "restore", "tests"]),
+    ("mongodb", &["agent", "restore", "store", "tests"]),
+    ("object_store", &["store"]),
+    ("rustls", &["host"]),
     ("clap", &["headwater", "xtask"]),
     ("anyhow", &["headwater", "tests", "xtask"]),
     ("indicatif", &["headwater"]),

@@ -57,6 +57,15 @@ enum Chore {
         #[arg(long)]
         dev: bool,
     },
+    /// Measures every backing store against what it is made of, and prints a table.
+    StoreRates {
+        /// Objects of 64 MB for each figure.
+        #[arg(default_value_t = 6)]
+        rounds: usize,
+        /// Measures the build that tests use, which is there already but slower.
+        #[arg(long)]
+        dev: bool,
+    },
     /// Kills and freezes daemons and agents at random under load, and proves that nothing is lost.
     Storm {
         /// So many faults.
@@ -97,6 +106,10 @@ fn main() -> Result<()> {
         Chore::Demo => demo(),
         Chore::Bench { scale, dev } => bench(scale, dev),
         Chore::Failover { runs, scales, dev } => failover(runs, &scales, dev),
+        Chore::StoreRates { rounds, dev } => {
+            xtask::s3_double::install()?;
+            measured("store_rates", &[&rounds.to_string()], dev)
+        }
         Chore::Storm { faults, seed } => storm(faults, seed),
         Chore::Mongod(MongodChore::Install { versions }) => install(&versions),
         Chore::Mongod(MongodChore::Start { version, members }) => start(&version, members),

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test, with everything the tests need.
 
 use anyhow::Result;
-use xtask::{mongod, tools};
+use xtask::{mongod, s3_double, tools};
 
 use crate::chores::{cargo, has};
 
@@ -18,6 +18,7 @@ pub fn run(matrix: bool) -> Result<()> {
     for version in &versions {
         mongod::install(version)?;
     }
+    s3_double::install()?;
     if matrix {
         tools::install()?;
     }

@@ -1,5 +1,6 @@
 //! What the children do: plain structs with an async step, no actix.
 
+pub mod check;
 pub mod cursors;
 pub mod cut;
 pub mod first_copy;

@@ -5,6 +5,7 @@
 mod deployments;
 mod golden;
 mod grooms;
+mod integrity;
 mod keeping;
 mod keys;
 mod laws;

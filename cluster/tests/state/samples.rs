@@ -1,6 +1,7 @@
 //! A deployment to begin with, and one command of every kind.
 
 use headwater_cluster::command::RestoreProgress;
+use headwater_cluster::integrity::{CheckKind, CheckState, Damage, DamageKind, Pass, Standing};
 use headwater_cluster::retention::Retention;
 use headwater_cluster::timetable::ReferenceTime;
 use headwater_cluster::{Command, GroomReport, ImageRef, KeyRole, NodeId, Response, RestoreState, State, apply};
@@ -198,6 +199,50 @@ pub fn grant(agent: &str, expected: u64) -> Command {
     }
 }
 
+pub fn ask_check(token: u64) -> Command {
+    Command::AskCheck {
+        set: set(),
+        token,
+        kind: CheckKind::Data,
+        snapshot: None,
+        asked_ms: 1_795_343_080_000,
+    }
+}
+
+pub fn update_check(number: u64, state: CheckState) -> Command {
+    let standing = Standing {
+        state,
+        cursor_json: r#"{"packs_after":"p"}"#.to_owned(),
+        faults: 1,
+        findings: vec!["p: one of its blocks does not match its id".to_owned()],
+        ended_ms: (state != CheckState::Running).then_some(1_795_343_090_000),
+        ..Standing::default()
+    };
+    Command::UpdateCheck {
+        set: set(),
+        epoch: Epoch(1),
+        number,
+        standing,
+    }
+}
+
+pub fn note_damage(object: &str) -> Command {
+    Command::NoteDamage {
+        set: set(),
+        epoch: Epoch(1),
+        object: object.to_owned(),
+        damage: Damage {
+            kind: DamageKind::Blocks,
+            detail: "block ab does not match its id".to_owned(),
+            found_ms: 1_795_343_081_000,
+            blocks: 1,
+            snapshots: [snapshot("daily-1"), snapshot("gone")].into(),
+            head: true,
+            oplog: Some((Incarnation(1), at(110), at(120))),
+        },
+    }
+}
+
 /// One command of every kind, with its name.
 pub fn every_kind() -> Vec<(&'static str, Command)> {
     let commands = vec![
@@ -294,6 +339,26 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
             epoch: Epoch(1),
             report: report(),
         },
+        ask_check(5),
+        update_check(1, CheckState::Running),
+        Command::SetPass {
+            set: set(),
+            epoch: Epoch(1),
+            pass: Pass {
+                begun_ms: 1_795_343_000_000,
+                after: "p".to_owned(),
+                bytes: 4096,
+                whole: false,
+                oplog: Some((Incarnation(1), at(120))),
+                share_ms: None,
+            },
+        },
+        note_damage("p"),
+        Command::ClearDamage {
+            set: set(),
+            epoch: Epoch(1),
+            object: "p".to_owned(),
+        },
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
 }
@@ -353,10 +418,15 @@ fn name(command: &Command) -> &'static str {
         Command::CondemnPacks { .. } => NAMES[31],
         Command::PacksRemoved { .. } => NAMES[32],
         Command::NoteGroom { .. } => NAMES[33],
+        Command::AskCheck { .. } => NAMES[34],
+        Command::UpdateCheck { .. } => NAMES[35],
+        Command::SetPass { .. } => NAMES[36],
+        Command::NoteDamage { .. } => NAMES[37],
+        Command::ClearDamage { .. } => NAMES[38],
     }
 }
 
-pub const NAMES: [&str; 34] = [
+pub const NAMES: [&str; 39] = [
     "AddDeployment",
     "RemoveDeployment",
     "SetDeploymentActive",
@@ -391,6 +461,11 @@ pub const NAMES: [&str; 34] = [
     "CondemnPacks",
     "PacksRemoved",
     "NoteGroom",
+    "AskCheck",
+    "UpdateCheck",
+    "SetPass",
+    "NoteDamage",
+    "ClearDamage",
 ];
 
 /// Carries out a command that must succeed.
@@ -488,6 +563,8 @@ pub fn full() -> State {
     let cluster = "decade".to_owned();
     done(&mut state, &Command::BeginCluster { cluster, nodes });
     done(&mut state, &add_node(9));
+    done(&mut state, &ask_check(5));
+    done(&mut state, &note_damage("p"));
     state.retired.insert("gone/rs1".parse().unwrap(), Incarnation(3));
     state
 }

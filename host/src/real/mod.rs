@@ -5,9 +5,11 @@ mod entropy;
 mod exit;
 mod sled_kv;
 mod tasks;
+mod tls;
 
 pub use clock::SystemClock;
 pub use entropy::OsEntropy;
 pub use exit::ProcessExit;
 pub use sled_kv::SledKv;
 pub use tasks::{NoRuntime, TokioTasks};
+pub use tls::use_ring;

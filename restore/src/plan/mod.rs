@@ -4,6 +4,8 @@
 //! incarnation, from an image at or before T, when every oplog entry after the image up to T is proven to be there.
 //! Entries of transactions that were open at an image travel in the image; nothing before it is read again.
 
+pub mod ways;
+
 use headwater_model::{Incarnation, Optime, SnapshotId, Ts};
 
 /// An image that a restore can start from. Only images that showed a consistent state may be offered.

@@ -2,3 +2,8 @@
 
 pub mod directory;
 pub mod memory;
+pub mod mongodb;
+pub mod open;
+pub mod probe;
+pub mod s3;
+pub mod split;

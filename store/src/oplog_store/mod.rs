@@ -13,6 +13,7 @@ mod load;
 mod maintain;
 mod read;
 mod segment;
+mod walk;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +26,7 @@ pub use append::AppendError;
 use index::{Anchor, Index, Manifest};
 pub use maintain::{MergeSettings, Merged};
 pub use read::{OplogReader, OplogSlice, Verified};
+pub use walk::{Walk, Walked};
 
 const MANIFEST: &str = "oplog-manifest";
 

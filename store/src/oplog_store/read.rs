@@ -68,11 +68,21 @@ pub struct Verified {
 
 /// A slice to read: where it is and what it must say.
 #[derive(Clone)]
-struct Step {
+pub(super) struct Step {
     previous: Optime,
-    last: Optime,
+    pub(super) last: Optime,
     size: u64,
     within: Option<(String, Part)>,
+}
+
+impl Step {
+    /// The object that holds it.
+    pub(super) fn key(&self, folder: &str) -> String {
+        match &self.within {
+            Some((segment, _)) => segment.clone(),
+            None => keys::slice(folder, self.previous),
+        }
+    }
 }
 
 /// Gives slices one by one. After the tip was reached, asking again finds what was appended
@@ -154,7 +164,7 @@ impl OplogStore {
     }
 
     /// What to read for the entries after `after`: one slice, or the rest of a segment.
-    async fn plan(&self, after: Optime) -> Result<Vec<Step>, StoreError> {
+    pub(super) async fn plan(&self, after: Optime) -> Result<Vec<Step>, StoreError> {
         let (start, tip, place) =
             self.read_index(|index| (index.manifest.start.after, index.tip.after, index.locate(after)))?;
         if after < start {
@@ -184,7 +194,7 @@ impl OplogStore {
         }
     }
 
-    async fn fetch(self: Arc<Self>, step: Step) -> Result<OplogSlice, StoreError> {
+    pub(super) async fn fetch(self: Arc<Self>, step: Step) -> Result<OplogSlice, StoreError> {
         let opened = match &step.within {
             None => self.open_slice(step.previous).await?,
             Some((key, part)) => {

@@ -203,20 +203,34 @@ fn read_entry(bytes: &[u8]) -> Option<Entry> {
 
 /// Verifies every byte of a whole pack.
 pub fn verify(pack: &Bytes) -> Result<Vec<Entry>, PackFault> {
+    let (entries, bad) = verify_each(pack)?;
+    match bad.first() {
+        Some(id) => Err(PackFault::Block(*id)),
+        None => Ok(entries),
+    }
+}
+
+/// The same, with all blocks that do not match their ids instead of the first.
+pub fn verify_each(pack: &Bytes) -> Result<(Vec<Entry>, Vec<BlockId>), PackFault> {
     if !pack.starts_with(&OPENING) {
         return Err(PackFault::NotAPack("it does not begin with HWPACK"));
     }
     let End::Index(entries) = read_end(pack.len() as u64, pack)? else {
         return Err(PackFault::NotAPack("too short"));
     };
-    for entry in &entries {
+    let is_bad = |entry: &&Entry| {
         let range = entry.range();
         let stored = pack.slice(range.start as usize..range.end as usize);
-        if unpack_block(entry.id, &stored)?.len() != entry.raw as usize {
-            return Err(PackFault::Block(entry.id));
-        }
-    }
-    Ok(entries)
+        unpack_block(entry.id, &stored).map(|raw| raw.len()) != Ok(entry.raw as usize)
+    };
+    let bad = entries.iter().filter(is_bad).map(|entry| entry.id).collect();
+    Ok((entries, bad))
+}
+
+/// The length of a pack with this index.
+pub fn pack_len(entries: &[Entry]) -> u64 {
+    let blocks_end = entries.last().map_or(OPENING.len() as u64, |entry| entry.range().end);
+    blocks_end + (entries.len() * ENTRY + TAIL) as u64
 }
 
 /// The last bytes of a pack by which a copy of it is recognised.

@@ -8,10 +8,12 @@
 //!
 //! A full pack is written by a task of its own, so that writing goes on beside compressing.
 
+mod at_rest;
 mod cache;
 mod census;
 pub mod format;
 pub mod groom;
+mod mend;
 mod open;
 mod state;
 mod table;
@@ -31,7 +33,9 @@ use headwater_model::{BlockId, Epoch, limits};
 use crate::blocks::Blocks;
 use crate::fence::Fence;
 use crate::objects::{Objects, StoreError};
+pub use at_rest::{AtRest, PackVerdict};
 use cache::BlockCache;
+pub use mend::MendPlan;
 use state::State;
 
 /// Bounds of one pack store.
@@ -201,30 +205,6 @@ impl PackStore {
         Ok(())
     }
 
-    /// Reads a block at rest, with the name of its place.
-    async fn stored(&self, id: BlockId) -> Result<(String, Bytes), StoreError> {
-        let mut missing = None;
-        loop {
-            let place = self.inner.state().find(&id);
-            let gone = match place {
-                Some(state::Place::Pending(stored)) => return Ok(("a pending block".to_owned(), stored)),
-                Some(state::Place::Packed { key, range }) => match self.inner.objects.get_range(&key, range).await {
-                    Ok(stored) => return Ok((key, stored)),
-                    Err(StoreError::NotFound(_)) => key,
-                    Err(other) => return Err(other),
-                },
-                None => format!("{}block {id}", self.inner.folder),
-            };
-            // Its living blocks were moved before a pack was deleted: they are found elsewhere now.
-            let second_time = missing.as_ref() == Some(&gone);
-            if second_time {
-                return Err(StoreError::NotFound(gone));
-            }
-            self.look_again().await?;
-            missing = Some(gone);
-        }
-    }
-
     /// Figures as of now.
     pub fn stats(&self) -> PackStats {
         self.inner.state().stats()
@@ -297,6 +277,7 @@ impl Blocks for PackStore {
         let id = BlockId(*blake3::hash(&raw).as_bytes());
         let waiting = {
             let mut state = self.inner.state();
+            state.give_up_lost(&id);
             if state.contains(&id) {
                 return Ok(id);
             }
@@ -317,8 +298,14 @@ impl Blocks for PackStore {
         if let Some(raw) = self.inner.cache().get(&id) {
             return Ok(raw);
         }
-        let (key, stored) = self.stored(id).await?;
-        let raw = format::unpack_block(id, &stored).map_err(|fault| StoreError::damaged(&key, fault))?;
+        let raw = match at_rest::read(&self.inner, id).await {
+            // A groom moved it, or it was written by another: what is there now is looked at once more.
+            Err(StoreError::NotFound(_)) => {
+                self.look_again().await?;
+                at_rest::read(&self.inner, id).await?
+            }
+            read => read?,
+        };
         self.inner.cache().insert(id, raw.clone());
         Ok(raw)
     }

@@ -64,7 +64,7 @@ pub async fn load(inner: &Arc<Inner>) -> Result<(), StoreError> {
 }
 
 /// The index of a pack; `None` when it is damaged. One damaged pack must not keep all others from being read.
-async fn read_index(inner: &Inner, pack: ObjectMeta) -> Result<(String, Option<Vec<Entry>>), StoreError> {
+pub(super) async fn read_index(inner: &Inner, pack: ObjectMeta) -> Result<(String, Option<Vec<Entry>>), StoreError> {
     let mut take = END_GUESS.min(pack.size);
     loop {
         let end = match inner.objects.get_range(&pack.key, pack.size - take..pack.size).await {

@@ -49,7 +49,16 @@ pub struct State {
     next_sequence: u64,
     pub(super) figures: PackStats,
     pub(super) census: Option<Census>,
+    /// Lengths of `packs`, by their indexes.
+    sizes: Vec<u64>,
+    /// Blocks that nobody has: whoever puts one of them writes it.
+    pub(super) lost: BTreeSet<BlockId>,
+    /// Damaged blocks that readers met, with their packs.
+    pub(super) met: Vec<(BlockId, String)>,
 }
+
+/// Damaged blocks that are remembered until somebody asks.
+const MET_KEPT: usize = 64;
 
 impl State {
     /// An empty one that passes these packs over.
@@ -202,6 +211,7 @@ impl State {
         }
         let pack = self.packs.len() as u32;
         self.packs.push(key);
+        self.sizes.push(super::format::pack_len(entries));
         for entry in entries {
             let location = Location {
                 pack,
@@ -214,6 +224,43 @@ impl State {
             } else {
                 self.move_from_condemned(&entry.id, location);
             }
+        }
+    }
+
+    /// Forgets where a block rests.
+    pub(super) fn unlink(&mut self, id: &BlockId) {
+        if let Some(row) = self.table.number(id) {
+            self.table.unlink(row);
+        }
+    }
+
+    /// Somebody has a block that was lost: it counts as absent from now on, and is written.
+    pub(super) fn give_up_lost(&mut self, id: &BlockId) {
+        if !self.lost.is_empty() && self.lost.remove(id) {
+            self.unlink(id);
+        }
+    }
+
+    /// Known packs with their lengths.
+    pub(super) fn packs_with_sizes(&self) -> Vec<(String, u64)> {
+        let all = self.packs.iter().zip(&self.sizes);
+        all.filter(|(key, _)| self.known.contains(*key))
+            .map(|(key, size)| (key.clone(), *size))
+            .collect()
+    }
+
+    /// The blocks that are looked for in a pack.
+    pub(super) fn blocks_in(&self, key: &str) -> BTreeSet<BlockId> {
+        let rows = (0..self.table.rows()).filter_map(|row| self.table.at(row));
+        rows.filter(|(_, at)| self.packs.get(at.pack as usize).is_some_and(|pack| pack == key))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// A reader met a damaged block.
+    pub(super) fn meet(&mut self, id: BlockId, pack: String) {
+        if self.met.len() < MET_KEPT && self.met.iter().all(|(known, _)| *known != id) {
+            self.met.push((id, pack));
         }
     }
 

@@ -170,7 +170,7 @@ fn check_version(home: &Path, version: &str) -> Result<()> {
 }
 
 /// Removes a folder that may not be there.
-fn clear(folder: &Path) -> Result<()> {
+pub(crate) fn clear(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot clear {}", folder.display()))
@@ -180,7 +180,7 @@ fn clear(folder: &Path) -> Result<()> {
 }
 
 /// Runs a command and keeps quiet unless it fails.
-fn run(command: &mut Command, cure: &str) -> Result<()> {
+pub(crate) fn run(command: &mut Command, cure: &str) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
         .stdin(Stdio::null())

@@ -1,0 +1,157 @@
+//! Mending a damaged pack: blocks of it that are still to be had elsewhere are written anew.
+//!
+//! A plan says first where each block can be had: in memory, in another pack, or in its place where only the index of the
+//! pack is broken. Write order: blocks durable in new packs → the damaged pack is deleted. It is deleted only when nothing
+//! of it is lost; else it stays, for whoever can read more out of it than we can. What is lost counts as absent when it is
+//! put again, so that a writer who still has it makes it whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use bytes::Bytes;
+use headwater_model::BlockId;
+
+use super::{PackStore, format, open};
+use crate::blocks::Blocks;
+use crate::objects::StoreError;
+
+/// Where the blocks of a damaged pack can be had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MendPlan {
+    /// The pack.
+    pub pack: String,
+    /// Blocks that are in memory.
+    pub in_memory: BTreeSet<BlockId>,
+    /// Blocks that rest in another pack too.
+    pub elsewhere: BTreeMap<BlockId, (String, Range<u64>)>,
+    /// Blocks that can be read where they are.
+    pub in_place: BTreeSet<BlockId>,
+    /// Blocks that nobody has.
+    pub lost: BTreeSet<BlockId>,
+}
+
+impl MendPlan {
+    /// Whether nothing is lost.
+    pub fn is_whole(&self) -> bool {
+        self.lost.is_empty()
+    }
+}
+
+impl PackStore {
+    /// Finds out where the blocks that are looked for in a pack can be had. Changes nothing.
+    pub async fn plan_mend(&self, pack: &str) -> Result<MendPlan, StoreError> {
+        let mut plan = MendPlan {
+            pack: pack.to_owned(),
+            ..MendPlan::default()
+        };
+        for id in self.blocks_in(pack) {
+            if self.stored_at(id, pack).await?.is_some() {
+                plan.in_place.insert(id);
+            } else if self
+                .inner
+                .cache()
+                .get(&id)
+                .is_some_and(|raw| blake3::hash(&raw).as_bytes() == &id.0)
+            {
+                plan.in_memory.insert(id);
+            } else {
+                plan.lost.insert(id);
+            }
+        }
+        if !plan.lost.is_empty() {
+            self.look_elsewhere(&mut plan).await?;
+        }
+        Ok(plan)
+    }
+
+    /// A block's bytes at rest in this pack, if they are what they should be.
+    async fn stored_at(&self, id: BlockId, pack: &str) -> Result<Option<Bytes>, StoreError> {
+        let Some(super::state::Place::Packed { key, range }) = self.inner.state().find(&id) else {
+            return Ok(None);
+        };
+        if key != pack {
+            return Ok(None);
+        }
+        self.intact(id, &key, range).await
+    }
+
+    async fn intact(&self, id: BlockId, key: &str, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
+        match self.inner.objects.get_range(key, range).await {
+            Ok(stored) => Ok(format::unpack_block(id, &stored).is_ok().then_some(stored)),
+            Err(StoreError::NotFound(_) | StoreError::Damaged { .. }) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// A groom that was interrupted leaves blocks that rest twice.
+    async fn look_elsewhere(&self, plan: &mut MendPlan) -> Result<(), StoreError> {
+        for other in self.packs().await?.into_iter().filter(|other| other.key != plan.pack) {
+            let (key, Some(entries)) = open::read_index(&self.inner, other).await? else {
+                continue;
+            };
+            for entry in entries {
+                if plan.lost.contains(&entry.id) && self.intact(entry.id, &key, entry.range()).await?.is_some() {
+                    plan.lost.remove(&entry.id);
+                    plan.elsewhere.insert(entry.id, (key.clone(), entry.range()));
+                }
+            }
+            if plan.lost.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries a plan out; what it counted on and is no longer there is lost after all. Answers what is lost.
+    pub async fn mend(&self, plan: &MendPlan) -> Result<BTreeSet<BlockId>, StoreError> {
+        let Some(fence) = &self.inner.fence else {
+            return Err(StoreError::refused(
+                &plan.pack,
+                "opened to read; open it with an epoch to mend",
+            ));
+        };
+        fence.check().await?;
+        let mut lost = plan.lost.clone();
+        let copies = plan
+            .elsewhere
+            .iter()
+            .map(|(id, (key, range))| (*id, key.clone(), range.clone()));
+        for (id, key, range) in copies {
+            match self.intact(id, &key, range).await? {
+                Some(stored) => self.put_again(id, stored),
+                None => _ = lost.insert(id),
+            }
+        }
+        for id in &plan.in_memory {
+            let raw = self.inner.cache().get(id);
+            match raw.filter(|raw| blake3::hash(raw).as_bytes() == &id.0) {
+                Some(raw) => self.put_again(*id, format::pack_block(&raw)),
+                None => _ = lost.insert(*id),
+            }
+        }
+        // What is whole in its place leaves it only if the pack goes.
+        if lost.is_empty() {
+            for id in &plan.in_place {
+                match self.stored_at(*id, &plan.pack).await? {
+                    Some(stored) => self.put_again(*id, stored),
+                    None => _ = lost.insert(*id),
+                }
+            }
+        }
+        self.flush().await?;
+        if !lost.is_empty() {
+            self.inner.state().lost.extend(lost.iter().copied());
+            return Ok(lost);
+        }
+        fence.check().await?;
+        self.inner.objects.delete(&plan.pack).await?;
+        self.inner.state().forget(&plan.pack);
+        Ok(lost)
+    }
+
+    fn put_again(&self, id: BlockId, stored: Bytes) {
+        let mut state = self.inner.state();
+        state.unlink(&id);
+        state.add_again(id, stored);
+    }
+}

@@ -1,0 +1,177 @@
+//! The remote backing stores keep the promises of `Objects` on real services, and when those have mishaps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use headwater_host::Host;
+use headwater_store::backend::open::{Places, open};
+use headwater_store::conformance;
+use headwater_store::objects::{Objects, Put, StoreError};
+use headwater_tests::http_front::{HttpFront, Mishap, Request};
+use headwater_tests::{Bed, ReplicaSetSpec, S3, s3};
+
+type Opening = BoxFuture<'static, Result<Arc<dyn Objects>, StoreError>>;
+
+fn opener(blocks: &str, oplog: Option<&str>) -> Result<impl Fn() -> Opening + use<>> {
+    let host = Host::real()?;
+    let read = |uri: &str| uri.parse().map_err(|fault: String| anyhow::anyhow!(fault));
+    let places = Places {
+        blocks: read(blocks)?,
+        oplog: oplog.map(read).transpose()?,
+        sync: None,
+    };
+    Ok(move || {
+        let (places, host) = (places.clone(), host.clone());
+        async move { Ok(open(&places, &host).await?.objects) }.boxed()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_conforms() -> Result<()> {
+    let service = S3::start().await?;
+    conformance::check(&opener(&service.uri("some/prefix"), None)?).await?;
+    // Without a prefix, too.
+    let store = opener(&service.uri(""), None)?().await?;
+    store.put_new("a/b", Bytes::from_static(b"x")).await?;
+    ensure!(store.list("").await?.iter().any(|object| object.key == "a/b"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_conforms_when_the_service_has_mishaps() -> Result<()> {
+    let service = S3::start().await?;
+    // Never a lost answer to a write that only one may win: then nobody would be told to have won.
+    let decide = |request: &Request| match (request.number % 13, request.method.as_str()) {
+        (1, _) => Mishap::Throttled,
+        (3, _) => Mishap::FailedBefore,
+        (4, "GET" | "HEAD") => Mishap::Cut,
+        (5, "GET" | "DELETE") => Mishap::Unanswered,
+        (6, "GET") => Mishap::Slow,
+        _ => Mishap::None,
+    };
+    let front = HttpFront::before(service.port(), decide).await?;
+    conformance::check(&opener(&s3::uri(front.port(), "p"), None)?).await?;
+    ensure!(front.mishaps() > 50, "only {} mishaps", front.mishaps());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_answer_is_lost_is_found_by_its_own_repetition() -> Result<()> {
+    let service = S3::start().await?;
+    let lost = |request: &Request| match request.method == "PUT" && request.target.contains("lost") {
+        true if request.number.is_multiple_of(2) => Mishap::Unanswered,
+        true => Mishap::FailedAfter,
+        false => Mishap::None,
+    };
+    let front = HttpFront::before(service.port(), lost).await?;
+    let direct = opener(&service.uri("p"), None)?().await?;
+    let shaken = opener(&s3::uri(front.port(), "p"), None)?().await?;
+    for n in 0..6 {
+        let (key, bytes) = (format!("lost/{n}"), Bytes::from(vec![n; 1000]));
+        // Whatever the first call says, another must settle it.
+        let first = shaken.put_new(&key, bytes.clone()).await;
+        ensure!(!matches!(first, Ok(Put::Created)), "nobody can have said so");
+        ensure!(direct.get(&key).await? == bytes, "it is not there");
+        ensure!(direct.put_new(&key, Bytes::from_static(b"x")).await? == Put::Exists);
+        ensure!(direct.get(&key).await? == bytes, "it was replaced");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_not_there_and_a_service_that_ignores_conditions_are_refused_at_the_start() -> Result<()> {
+    let service = S3::start().await?;
+    let missing = service.uri("p").replace("@backups", "@nowhere");
+    let error = opener(&missing, None)?().await.err().context("it opened")?;
+    ensure!(error.to_string().contains("bucket does not exist"), "{error}");
+    ensure!(!error.to_string().contains("secret"), "{error}");
+    let careless = HttpFront::before(service.port(), |_| Mishap::Unconditional).await?;
+    let uri = s3::uri(careless.port(), "p");
+    let error = opener(&uri, None)?().await.err().context("it opened")?;
+    ensure!(
+        error.to_string().contains("does not keep conditional writes"),
+        "{error}"
+    );
+    opener(&format!("{uri}&conditions=warn"), None)?().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_conforms() -> Result<()> {
+    let bed = Bed::new().await?;
+    let set = bed
+        .replica_set(ReplicaSetSpec::single("6.0.5").not_replayable())
+        .await?;
+    conformance::check(&opener(&set.store_uri("backups"), None)?).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_stores_behind_one_conform() -> Result<()> {
+    let bed = Bed::new().await?;
+    let set = bed
+        .replica_set(ReplicaSetSpec::single("6.0.5").not_replayable())
+        .await?;
+    let folder = bed.new_folder("store")?;
+    let blocks = format!("file:{}", folder.display());
+    let open = opener(&blocks, Some(&set.store_uri("oplog")))?;
+    conformance::check(&open).await?;
+    let store = open().await?;
+    for key in ["rs/d/s/oplog/1/a", "rs/d/s/blocks/a", "rs/d/s/sync/1/a"] {
+        store.put_new(key, Bytes::from_static(b"x")).await?;
+    }
+    ensure!(store.list("rs/").await?.len() == 3);
+    ensure!(store.list("rs/d/s/oplog/").await?.len() == 1);
+    ensure!(!folder.join("rs/d/s/oplog").exists() && folder.join("rs/d/s/sync/1/a").is_file());
+    Ok(())
+}
+
+/// Writes go on while the primary of the backing set steps down again and again; everything acknowledged is there
+/// afterwards, once, and whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mongodb_store_works_through_elections_of_its_set() -> Result<()> {
+    let bed = Bed::new().await?;
+    let set = bed.replica_set(ReplicaSetSpec::three("6.0.5").not_replayable()).await?;
+    let open = opener(&set.store_uri("backups"), None)?;
+    let writers = (0..4_u8).map(|writer| {
+        let opened = open();
+        tokio::spawn(async move {
+            let store = opened.await?;
+            let mut acknowledged = Vec::new();
+            for n in 0..40_u32 {
+                let len = if n % 3 == 0 { 700_000 } else { 900 } + n as usize;
+                let (key, bytes) = (format!("w/{writer}/{n:04}"), Bytes::from(vec![writer + 1; len]));
+                // An error may be told; trying again settles it.
+                let mut tries = 0;
+                while let Err(error) = store.put_new(&key, bytes.clone()).await {
+                    tries += 1;
+                    ensure!(tries < 10, "{error}");
+                }
+                ensure!(store.get(&key).await? == bytes, "{key} is not as it was written");
+                acknowledged.push((key, bytes));
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Ok(acknowledged)
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        set.step_down().await?;
+    }
+    let store = open().await?;
+    let mut due = Vec::new();
+    for writer in writers {
+        for (key, bytes) in writer.await?? {
+            ensure!(store.get(&key).await? == bytes, "{key} is lost or damaged");
+            due.push((key, bytes.len() as u64));
+        }
+    }
+    let listed = store.list("w/").await?;
+    ensure!(listed.into_iter().map(|meta| (meta.key, meta.size)).collect::<Vec<_>>() == due);
+    Ok(())
+}
