@@ -215,6 +215,7 @@ async fn rest(world: &World) -> Result<(), Violation> {
     if world.parts.draw.short_window.is_some() {
         // What is offered from now on stays; what was about to go has time to.
         wishes::schedule(world, 30, 24).await;
+        wishes::snapshot(world, 0).await;
         tokio::time::sleep(Duration::from_secs(90)).await;
     }
     let asked = wishes::snapshot(world, 0).await;

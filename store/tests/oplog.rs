@@ -230,3 +230,20 @@ async fn what_a_former_owner_still_stores_is_found_by_its_successor() {
     assert!(!successor.look_ahead().await.unwrap());
     assert_eq!(last_positions(&successor, 0).await.len(), 5);
 }
+
+/// Found by the simulation (seed 179): the oldest slice went first, and an oplog that was half removed could not be opened.
+#[tokio::test]
+async fn an_oplog_that_is_half_removed_can_be_opened_and_removed() {
+    for way in WAYS {
+        for k in 0..14 {
+            let (objects, store) = filled(10).await;
+            fail_at(&objects, k, way);
+            let first = store.remove_all().await;
+            objects.clear_hook();
+            let again = open(&objects).await;
+            let again = again.unwrap_or_else(|error| panic!("{way:?} {k} {first:?}: {error}"));
+            again.remove_all().await.unwrap();
+            assert!(objects.contents().is_empty(), "{way:?} {k}");
+        }
+    }
+}

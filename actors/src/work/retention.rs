@@ -126,8 +126,10 @@ impl RetentionWork {
         let Some((_, tip)) = stores.oplog.range() else {
             return Ok(());
         };
+        // What was given up is removed to the end, whatever was left of it before.
+        let is_given_up = keeping::oplog_floor(state, &self.set.id, incarnation).is_some_and(|floor| floor >= tip);
         let over = keeping::is_over(state, &self.set.id, incarnation, tip, self.now_ms());
-        if over && self.give_up(record, incarnation, tip).await? {
+        if is_given_up || over && self.give_up(record, incarnation, tip).await? {
             tracing::info!(set = %self.set.id, %incarnation, "the oplog of an ended history goes");
             stores.sync.remove_all().await?;
             stores.oplog.remove_all().await?;

@@ -70,9 +70,13 @@ impl Acknowledged {
         }
     }
 
-    /// Whether all of it is stored.
-    pub fn within(&self, stored: &[Stored]) -> Result<(), Lost> {
-        for (incarnation, acknowledged) in &self.tips {
+    /// Whether all of it is stored, but for ended histories that were given up.
+    pub fn within(&self, stored: &[Stored], given_up: &BTreeMap<Incarnation, Optime>) -> Result<(), Lost> {
+        let is_given_up = |incarnation: &Incarnation| {
+            let ended = self.tips.keys().next_back() != Some(incarnation);
+            ended && given_up.get(incarnation).is_some_and(|floor| *floor > Optime::ZERO)
+        };
+        for (incarnation, acknowledged) in self.tips.iter().filter(|(incarnation, _)| !is_given_up(incarnation)) {
             let found = stored
                 .iter()
                 .find(|stored| stored.incarnation == *incarnation)

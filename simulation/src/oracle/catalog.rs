@@ -85,6 +85,8 @@ pub struct Catalog {
     complete: BTreeMap<u64, BTreeMap<(ReplicaSetId, SnapshotId), Snapshot>>,
     may_vanish: BTreeSet<SnapshotId>,
     proven: BTreeSet<(ReplicaSetId, Incarnation, String)>,
+    /// Up to where the oplog of a history is given up.
+    pub floors: BTreeMap<Incarnation, Optime>,
 }
 
 impl Catalog {
@@ -128,12 +130,14 @@ impl Catalog {
                 self.image(id, image, store)?;
             }
         }
-        for grooming in state.grooms.values().filter(|grooming| !grooming.condemned.is_empty()) {
-            let _ = grooming;
+        if state.grooms.values().any(|grooming| !grooming.condemned.is_empty()) {
             trace::mark("groom: packs condemned");
         }
         if !state.oplog_floors.is_empty() {
             trace::mark("oplog given up");
+            let floors = state.oplog_floors.iter();
+            self.floors
+                .extend(floors.map(|((_, incarnation), floor)| (*incarnation, *floor)));
         }
         let mut complete = BTreeMap::new();
         for ((set, id), snapshot) in &state.snapshots {

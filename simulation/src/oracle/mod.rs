@@ -217,6 +217,7 @@ impl Oracle {
 
     /// Whether every acknowledged slice lies within what is stored of its incarnation.
     pub fn acknowledged_within(&self, stored: &[chain::Stored]) -> Result<(), Violation> {
-        Ok(self.inner.borrow().acknowledged.within(stored)?)
+        let inner = self.inner.borrow();
+        Ok(inner.acknowledged.within(stored, &inner.catalog.floors)?)
     }
 }

@@ -184,19 +184,17 @@ impl OplogStore {
         Ok(())
     }
 
-    /// Removes the oplog of this incarnation. The manifests go last, so that what is left after a crash is still
-    /// recognised, and removed by another call.
+    /// Removes the oplog of this incarnation. The newest slices go first and the manifests last, so that what is left after a
+    /// crash is still an unbroken chain, and removed by another call.
     pub async fn remove_all(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.maintaining.lock().await;
-        let (manifests, rest): (Vec<_>, Vec<_>) = {
-            let objects = self.objects.list(&self.folder).await?;
-            let is_manifest = |key: &str| matches!(keys::parse(&self.folder, key), Some(keys::Kind::Manifest(_)));
-            objects
-                .into_iter()
-                .map(|object| object.key)
-                .partition(|key| is_manifest(key))
-        };
-        for key in rest.into_iter().chain(manifests) {
+        let listing = self.listing().await?;
+        let slices = listing.slices.into_keys().rev();
+        let slices = slices.map(|previous| keys::slice(&self.folder, previous));
+        let segments = listing.segments.into_iter().map(|(_, key)| key);
+        let manifests = listing.manifests.into_iter();
+        let manifests = manifests.map(|number| keys::manifest(&self.folder, number));
+        for key in slices.chain(segments).chain(manifests) {
             self.objects.delete(&key).await?;
         }
         *self.index() = None;
