@@ -1,11 +1,11 @@
 //! The single place of wiring: settings become a running node or a running agent.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use headwater_actors::{Backup, Ground, Tuning, peers};
+use headwater_actors::enrol::{Enrolled, Wish, enrol};
+use headwater_actors::{Backup, Ground, Tuning};
 use headwater_cluster::{Control, Identity, KeyRole, NodeId};
 use headwater_config::Settings;
 use headwater_host::real::SledKv;
@@ -13,21 +13,21 @@ use headwater_host::{Host, Kv};
 use headwater_protocol::internal::ClusterKey;
 use headwater_service::Door;
 use headwater_store::backend::open::{self, Places};
+use headwater_store::claim;
+use headwater_store::objects::{Objects, StoreError};
 use tokio::sync::watch;
 
 use crate::keys::Keys;
 use crate::transport::{HttpTransport, STRANGERS};
 
-/// The number of a node that begins a cluster.
-const FIRST: NodeId = NodeId(1);
 /// Milliseconds between a leader's heartbeats…
 const HEARTBEAT_MS: u64 = 120;
 /// …and of its silence after which another is elected. Together: at most 1.7 s without a leader.
 const ELECTION_MS: (u64, u64) = (500, 800);
 /// How long a command may take at the leader before its outcome is unknown.
 const SUBMIT_PATIENCE: Duration = Duration::from_secs(6);
-/// How long a node that joins is told to try again.
-const JOIN_PAUSE: Duration = Duration::from_secs(1);
+/// How long a key waits for somebody who can admit it.
+const ADMIT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a node needs to start.
 pub struct NodeSettings {
@@ -78,19 +78,40 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
     let kv = open_disk(&host, &settings)
         .await
         .context("cannot open the control state")?;
-    let (identity, node) = identify(&host, &kv, &settings, &transport).await?;
+    let seeds: Vec<NodeId> = (STRANGERS..).zip(&settings.join).map(|(id, _)| NodeId(id)).collect();
+    transport
+        .addresses()
+        .know((STRANGERS..).zip(settings.join.iter().cloned()));
+    let wish = Wish {
+        address: advertised(&settings),
+        ask: seeds.clone(),
+    };
+    let Enrolled { identity, node, voters } = enrol(
+        &host,
+        &kv,
+        opened.objects.as_ref(),
+        &wish,
+        &transport,
+        transport.addresses(),
+    )
+    .await?;
+    for apart in &opened.apart {
+        belongs(apart.as_ref(), &identity)
+            .await
+            .context("cannot use the store of oplog or sync slices")?;
+    }
     transport.at_home(&identity.cluster, node.0);
     let raft = headwater_cluster::Settings {
         heartbeat_ms: HEARTBEAT_MS,
         election_min_ms: ELECTION_MS.0,
         election_max_ms: ELECTION_MS.1,
         submit_timeout: SUBMIT_PATIENCE,
-        ..headwater_cluster::Settings::among(first_voters(&identity, &settings), Arc::new(transport.clone()))
+        ..headwater_cluster::Settings::among(voters, Arc::new(transport.clone()))
     };
     let control = Control::start(&host, kv, node, raft)
         .await
         .context("cannot open the control state")?;
-    drop(host.spawn(keep_addresses(control.clone(), transport.clone())));
+    drop(host.spawn(transport.addresses().clone().follow(control.clone())));
     let scratch = settings.dir.join("scratch");
     let leftovers = scratch.clone();
     host.blocking(move || std::fs::remove_dir_all(leftovers).ok()).await;
@@ -104,8 +125,8 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
             snapshot_interval_s: settings.snapshot_interval_seconds,
             scratch: Some(scratch),
             cluster: identity.cluster.clone(),
-            address: Some(advertised(&settings)),
-            seeds: (STRANGERS..).zip(&settings.join).map(|(id, _)| NodeId(id)).collect(),
+            address: Some(wish.address),
+            seeds,
             backing_sets: opened.backing_sets,
             ..Tuning::default()
         },
@@ -127,73 +148,21 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
     Ok(Node { backup, door, control })
 }
 
+/// A store besides that of the blocks is claimed by the node that began the cluster; all others must find it so.
+async fn belongs(apart: &dyn Objects, identity: &Identity) -> Result<(), StoreError> {
+    if identity.founder {
+        return claim::claim(apart, &identity.cluster).await;
+    }
+    match claim::claimed_by(apart).await? {
+        Some(owner) if owner == identity.cluster => Ok(()),
+        Some(owner) => Err(claim::another(&owner)),
+        None => Err(claim::nobodys(&identity.cluster)),
+    }
+}
+
 async fn open_disk(host: &Host, settings: &Settings) -> anyhow::Result<Arc<dyn Kv>> {
     let (folder, blocking) = (settings.dir.join("control"), host.blocking.clone());
     Ok(Arc::new(host.blocking(move || SledKv::open(&folder, blocking)).await?))
-}
-
-/// Who this node is: as its disk says; on an empty one the first of a cluster, or whom the cluster says.
-async fn identify(
-    host: &Host,
-    kv: &Arc<dyn Kv>,
-    settings: &Settings,
-    transport: &HttpTransport,
-) -> anyhow::Result<(Identity, NodeId)> {
-    let strangers: BTreeMap<u64, String> = (STRANGERS..).zip(settings.join.clone()).collect();
-    transport.know(strangers.clone());
-    let mut identity = match Identity::load(kv)? {
-        Some(known) => known,
-        None => Identity {
-            cluster: String::new(),
-            node: None,
-            token: host.entropy.number().max(1),
-            founder: settings.join.is_empty(),
-        },
-    };
-    if let Some(node) = identity.node {
-        return Ok((identity, node));
-    }
-    // The token is durable before it is used, so that asking again after a crash is asking for the same node.
-    identity.save(kv).await?;
-    let node = match identity.founder {
-        true => {
-            identity.cluster = format!("{:016x}", host.entropy.number());
-            FIRST
-        }
-        false => {
-            let joined = ask_to_join(transport, &strangers, &identity, &advertised(settings)).await;
-            transport.know(joined.nodes.into_iter().map(|(id, address)| (id.0, address)));
-            identity.cluster = joined.cluster;
-            joined.node
-        }
-    };
-    identity.node = Some(node);
-    identity.save(kv).await?;
-    tracing::info!(%node, cluster = identity.cluster, "this node has its number");
-    Ok((identity, node))
-}
-
-async fn ask_to_join(
-    transport: &HttpTransport,
-    strangers: &BTreeMap<u64, String>,
-    identity: &Identity,
-    address: &str,
-) -> peers::Joined {
-    let ids: Vec<NodeId> = strangers.keys().map(|id| NodeId(*id)).collect();
-    loop {
-        match peers::join(transport, &ids, identity.token, address).await {
-            Ok(joined) => return joined,
-            Err(refusal) => tracing::warn!(nodes = ?strangers.values(), "cannot join yet: {}", refusal.message),
-        }
-        tokio::time::sleep(JOIN_PAUSE).await;
-    }
-}
-
-fn first_voters(identity: &Identity, settings: &Settings) -> BTreeMap<NodeId, String> {
-    match identity.founder {
-        true => BTreeMap::from([(FIRST, advertised(settings))]),
-        false => BTreeMap::new(),
-    }
 }
 
 /// Where other nodes reach this one.
@@ -206,29 +175,12 @@ fn advertised(settings: &Settings) -> String {
     }
 }
 
-/// Keeps the addresses of the nodes as the control state says; before it says anything, those that were told at the join.
-async fn keep_addresses(control: Control, transport: HttpTransport) {
-    let mut changes = control.watch();
-    loop {
-        let state = changes.borrow_and_update().clone();
-        let nodes = state.nodes.iter().map(|(id, node)| (id.0, node.address.clone()));
-        let nodes: BTreeMap<u64, String> = nodes.filter(|(_, address)| !address.is_empty()).collect();
-        match nodes.is_empty() {
-            true => transport.know(control.members().into_iter().map(|(id, address)| (id.0, address))),
-            false => transport.know_only(nodes),
-        }
-        if changes.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Makes the keys of this node known to the cluster.
 async fn admit(backup: Backup, keys: Keys) {
     for (key, role) in [(&keys.admin, KeyRole::Admin), (&keys.agent, KeyRole::Agent)] {
         while let Err(refusal) = backup.admit(key, role).await {
             tracing::debug!("a key is not admitted yet: {}", refusal.message);
-            tokio::time::sleep(JOIN_PAUSE).await;
+            tokio::time::sleep(ADMIT_PAUSE).await;
         }
     }
 }

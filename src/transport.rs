@@ -1,12 +1,12 @@
 //! Calls to other daemons over HTTP, sealed with the cluster's key: `protocol::internal`.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
 use futures::FutureExt;
 use futures::future::{AbortHandle, BoxFuture};
+use headwater_cluster::Addresses;
 use headwater_host::{Host, Transport, TransportError};
 use headwater_protocol::internal::{self, ClusterKey, Envelope};
 
@@ -27,7 +27,7 @@ struct Inner {
     key: ClusterKey,
     /// The cluster and this node's number; not known while it joins.
     home: OnceLock<(String, u64)>,
-    addresses: Mutex<BTreeMap<u64, String>>,
+    addresses: Addresses,
 }
 
 impl HttpTransport {
@@ -49,7 +49,7 @@ impl HttpTransport {
             host,
             key,
             home: OnceLock::new(),
-            addresses: Mutex::default(),
+            addresses: Addresses::default(),
         })))
     }
 
@@ -58,26 +58,15 @@ impl HttpTransport {
         let _ = self.0.home.set((cluster.to_owned(), node));
     }
 
-    /// Makes addresses known; what was known of others stays.
-    pub fn know(&self, addresses: impl IntoIterator<Item = (u64, String)>) {
-        let mut known = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        known.extend(addresses);
-    }
-
-    /// Forgets every address of a node that is not among these.
-    pub fn know_only(&self, addresses: BTreeMap<u64, String>) {
-        *self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    /// Where it finds the others.
+    pub fn addresses(&self) -> &Addresses {
+        &self.0.addresses
     }
 }
 
 impl Inner {
-    fn address(&self, peer: u64) -> Option<String> {
-        let known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&peer).cloned()
-    }
-
     async fn call(&self, peer: u64, kind: u8, body: Vec<u8>) -> Result<Vec<u8>, TransportError> {
-        let address = self.address(peer).ok_or(TransportError::UnknownPeer(peer))?;
+        let address = self.addresses.of(peer).ok_or(TransportError::UnknownPeer(peer))?;
         let failed = |reason: String| TransportError::Unreachable { peer, reason };
         let (cluster, from) = self.home.get().cloned().unwrap_or_default();
         let mut nonce = [0; 16];

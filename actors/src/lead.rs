@@ -19,7 +19,10 @@ pub fn spawn(node: &Arc<Node>) {
 
 async fn lead(node: Weak<Node>) {
     while let Some(node) = node.upgrade() {
-        if node.leads_for().is_some() {
+        if node.is_deaf() {
+            tracing::warn!("the others do not reach this node, which leads: it lets another lead");
+            node.ground.control.let_another_lead().await;
+        } else if node.leads_for().is_some() {
             node.place().await;
             node.grant().await;
         }
@@ -35,6 +38,23 @@ impl Node {
         let mut leading = self.leading.lock().unwrap_or_else(PoisonError::into_inner);
         *leading = leads.then(|| leading.unwrap_or_else(Instant::now));
         leading.map(|since| since.elapsed())
+    }
+
+    /// Whether this node has led for a while, and the questions of so many others do not arrive that the rest is no majority:
+    /// it would be followed, and nobody could ask it for anything.
+    fn is_deaf(&self) -> bool {
+        let deaf_ms = 2 * self.ground.tuning.patience.lost_ms;
+        if self
+            .leads_for()
+            .is_none_or(|span| span.as_millis() < u128::from(deaf_ms))
+        {
+            return false;
+        }
+        let voters = self.ground.control.voters();
+        let heard = voters
+            .iter()
+            .filter(|id| **id == self.id() || self.sights.unheard_ms(**id) < deaf_ms);
+        heard.count() <= voters.len() / 2
     }
 
     /// All nodes as seen from here.

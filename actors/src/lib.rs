@@ -7,6 +7,7 @@ pub mod board;
 mod child;
 mod children;
 mod commands;
+pub mod enrol;
 mod ingest;
 mod lead;
 mod life;

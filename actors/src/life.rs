@@ -140,10 +140,10 @@ async fn look_around(node: Weak<Node>) {
 }
 
 async fn ping(node: Weak<Node>, peer: NodeId) {
-    let Some(transport) = node.upgrade().map(|node| node.ground.control.transport()) else {
+    let Some((transport, own)) = node.upgrade().map(|node| (node.ground.control.transport(), node.id())) else {
         return;
     };
-    let pong: Result<Pong, Refusal> = ask(transport.as_ref(), peer, &Ask::Ping, &[], PING_PATIENCE).await;
+    let pong: Result<Pong, Refusal> = ask(transport.as_ref(), peer, &Ask::Ping(own), &[], PING_PATIENCE).await;
     if let (Some(node), Ok(pong)) = (node.upgrade(), pong) {
         let lost_ms = node.ground.tuning.patience.lost_ms;
         node.sights.answered(peer, pong.leaving, lost_ms);

@@ -33,8 +33,8 @@ pub const KIND_JOIN: u8 = headwater_protocol::internal::KIND_JOIN;
 /// A question.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Ask {
-    /// Are you there? Answered with [`Pong`].
-    Ping,
+    /// Are you there? By this node; answered with [`Pong`].
+    Ping(NodeId),
     /// To the owner: an agent opens a stream.
     Open(ReplicaSetId, OpenRequest),
     /// To the owner, with a frame.
@@ -189,8 +189,8 @@ mod tests {
         ] {
             assert!(parse(body.clone()).is_none(), "{body:?}");
         }
-        let (question, frame) = parse(b"\x06\0\0\0\"Ping\"frame".to_vec()).unwrap();
-        assert!(matches!(question, Ask::Ping));
+        let (question, frame) = parse(b"\x08\0\0\0\"Faults\"frame".to_vec()).unwrap();
+        assert!(matches!(question, Ask::Faults));
         assert_eq!(&frame[..], b"frame");
     }
 }

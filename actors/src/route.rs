@@ -109,9 +109,12 @@ impl Backup {
     pub(crate) async fn answer(&self, question: Ask, frame: Bytes) -> Result<Value, Refusal> {
         let node = &self.node;
         match question {
-            Ask::Ping => value(Pong {
-                leaving: node.leaving.load(Ordering::SeqCst),
-            }),
+            Ask::Ping(from) => {
+                node.sights.heard(from, node.ground.tuning.patience.lost_ms);
+                value(Pong {
+                    leaving: node.leaving.load(Ordering::SeqCst),
+                })
+            }
             Ask::Open(set, request) => value(node.set(&set).await?.open_stream(&request.agent).await?),
             Ask::SyncBegin(set) => value(node.set(&set).await?.sync_begin(frame).await?),
             Ask::SyncSlice(set) => value(node.set(&set).await?.sync_slice(frame).await?),

@@ -1,5 +1,6 @@
-//! Which nodes answer, as seen from here. Every node looks at every other all the time, so that whoever is elected knows
-//! at once who is lost.
+//! Which nodes answer and are heard of, as seen from here. Every node looks at every other all the time, so that whoever is
+//! elected knows at once who is lost. One that answers but whose own questions do not arrive is lost all the same: it
+//! could not tell the leader what it has done.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     last: Instant,
+    /// When it last asked something itself.
+    heard: Instant,
     /// Since when it has answered without a pause.
     since: Instant,
     leaving: bool,
@@ -43,18 +46,33 @@ impl Sights {
     /// A node answered, after at most `pause_ms` of silence if it is to count as steady.
     pub fn answered(&self, node: NodeId, leaving: bool, pause_ms: u64) {
         let now = Instant::now();
-        let seen = &mut self.lock().nodes;
-        let before = seen.get(&node);
-        let steady = before.filter(|seen| ms(now - seen.last) < pause_ms);
-        let since = steady.map_or(now, |seen| seen.since);
-        seen.insert(
-            node,
-            Seen {
-                last: now,
-                since,
-                leaving,
-            },
-        );
+        let mut inner = self.lock();
+        let seen = inner.nodes.entry(node).or_insert(Seen::now(now));
+        if ms(now - seen.last) >= pause_ms {
+            seen.since = now;
+        }
+        (seen.last, seen.leaving) = (now, leaving);
+    }
+
+    /// A node asked something, after at most `pause_ms` of silence if it is to count as steady.
+    pub fn heard(&self, node: NodeId, pause_ms: u64) {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let seen = inner.nodes.entry(node).or_insert(Seen::now(now));
+        if ms(now - seen.heard) >= pause_ms {
+            seen.since = now;
+        }
+        seen.heard = now;
+    }
+
+    /// For how long, in milliseconds, nothing was asked by `node`.
+    pub fn unheard_ms(&self, node: NodeId) -> u64 {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        if inner.beat.is_some() {
+            inner.beat(now);
+        }
+        inner.nodes.get(&node).map_or(0, |seen| ms(now - seen.heard))
     }
 
     /// What is known of `nodes`. One that is looked at for the first time counts as having answered now.
@@ -65,16 +83,11 @@ impl Sights {
             inner.beat(now);
         }
         let seen = &mut inner.nodes;
-        let fresh = Seen {
-            last: now,
-            since: now,
-            leaving: false,
-        };
         nodes
             .map(|node| {
-                let known = seen.entry(node).or_insert(fresh);
+                let known = seen.entry(node).or_insert(Seen::now(now));
                 let sight = Sight {
-                    silent_ms: ms(now - known.last),
+                    silent_ms: ms(now - known.last.min(known.heard)),
                     steady_ms: ms(now - known.since),
                     leaving: known.leaving,
                 };
@@ -84,10 +97,24 @@ impl Sights {
     }
 }
 
+impl Seen {
+    /// As one that is met for the first time.
+    fn now(now: Instant) -> Seen {
+        Seen {
+            last: now,
+            heard: now,
+            since: now,
+            leaving: false,
+        }
+    }
+}
+
 impl Inner {
     fn beat(&mut self, now: Instant) {
         if self.beat.is_some_and(|last| ms(now - last) > STOOD_STILL_MS) {
-            self.nodes.values_mut().for_each(|seen| seen.last = now);
+            self.nodes
+                .values_mut()
+                .for_each(|seen| (seen.last, seen.heard) = (now, now));
         }
         self.beat = Some(now);
     }
@@ -111,11 +138,16 @@ mod tests {
         tokio::time::advance(Duration::from_millis(900)).await;
         assert_eq!(look().silent_ms, 900);
         sights.answered(node, true, 1000);
+        assert_eq!(look().silent_ms, 900, "it answers, but is not heard of");
+        sights.heard(node, 1000);
         assert_eq!((look().silent_ms, look().steady_ms, look().leaving), (0, 900, true));
         tokio::time::advance(Duration::from_millis(1000)).await;
+        assert_eq!(sights.unheard_ms(node), 1000);
         sights.answered(node, false, 1000);
+        sights.heard(node, 1000);
         assert_eq!((look().silent_ms, look().steady_ms, look().leaving), (0, 0, false));
     }
+
     #[tokio::test(start_paused = true)]
     async fn a_process_that_stood_still_does_not_blame_the_others() {
         let (sights, node) = (Sights::default(), NodeId(1));

@@ -279,6 +279,12 @@ impl Control {
         self.members.step_aside().await;
     }
 
+    /// The same for one that stays, and may be elected again.
+    pub async fn let_another_lead(&self) {
+        self.members.step_aside().await;
+        self.members.stand_again();
+    }
+
     /// Answers the calls of other members.
     pub fn server(&self) -> Arc<dyn Serve> {
         self.server.clone()

@@ -5,6 +5,7 @@
 //! [`placement`] and [`leases`] decide who should own and stream what; the leader submits what they say.
 //! [`Control`] is how the rest of the daemon submits commands and reads the state. Raft is in `raft/` and nowhere else.
 
+pub mod addresses;
 pub mod apply;
 pub mod codec;
 pub mod command;
@@ -24,11 +25,12 @@ pub mod snapshots;
 pub mod state;
 pub mod timetable;
 
+pub use addresses::Addresses;
 pub use apply::apply;
 pub use command::{Command, RefusalKind, Response};
 pub use control::{Control, ControlError, Settings};
 pub use deployments::Deployment;
-pub use identity::Identity;
+pub use identity::{Identity, IdentityError};
 pub use keys::KeyRole;
 pub use leases::Lease;
 pub use nodes::NodeRecord;

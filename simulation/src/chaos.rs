@@ -10,12 +10,12 @@ use crate::mongo::set;
 use crate::network::Peer;
 use crate::trace;
 use crate::world::World;
-use crate::{agent, daemon, wishes};
+use crate::{agent, daemon, members, wishes};
 
 /// Lets every kind of trouble that was drawn begin.
 pub fn unleash(world: &std::rc::Rc<World>) {
     let chaos = world.parts.draw.chaos;
-    let kinds: [(&'static str, Option<u64>); 14] = [
+    let kinds: [(&'static str, Option<u64>); 17] = [
         ("kill daemon", chaos.kill_daemon),
         ("kill all", chaos.kill_all),
         ("kill agent", chaos.kill_agent),
@@ -30,6 +30,9 @@ pub fn unleash(world: &std::rc::Rc<World>) {
         ("truncate", chaos.truncate),
         ("user", chaos.user),
         ("resync", chaos.resync),
+        ("replace", chaos.replace),
+        ("drain", chaos.drain),
+        ("remove", chaos.remove),
     ];
     for (kind, every) in kinds {
         let Some(every) = every else { continue };
@@ -48,7 +51,7 @@ pub fn unleash(world: &std::rc::Rc<World>) {
     }
 }
 
-fn span(rng: &mut StdRng, most_ms: u64) -> Duration {
+pub(crate) fn span(rng: &mut StdRng, most_ms: u64) -> Duration {
     // Mostly short, seldom long.
     let most = if rng.gen_bool(0.8) { most_ms / 8 } else { most_ms };
     Duration::from_millis(rng.gen_range(1..=most.max(2)))
@@ -133,6 +136,9 @@ async fn strike(world: &World, kind: &'static str, rng: &mut StdRng) {
         }
         "lag" => set::lock(source).stick(rng.gen_range(0..members), span(rng, 20_000)),
         "truncate" => set::lock(source).truncate(rng.gen_range(5..400)),
+        "replace" => members::replace(world, rng).await,
+        "drain" => members::drain(world, rng).await,
+        "remove" => members::remove(world, rng).await,
         "resync" => wishes::upset(world, rng).await,
         _ => wishes::some(world, rng).await,
     }

@@ -9,10 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use headwater_actors::enrol::{self, Enrolled, Wish};
 use headwater_actors::{Backup, Ground, Tuning};
-use headwater_cluster::{Control, KeyRole, NodeId, Settings};
+use headwater_cluster::{Addresses, Control, KeyRole, NodeId, Settings};
 use headwater_host::memory::MemoryDisk;
 use headwater_host::{ExitReason, Host, Kv, Op, Serve, Transport, TransportError};
+use headwater_store::objects::Objects;
 
 use crate::disk::SimKv;
 use crate::door::{self, AGENT_KEY};
@@ -26,6 +28,8 @@ use crate::world::Parts;
 
 /// The names daemons have on the network.
 pub const NAMES: [Peer; 3] = ["d1", "d2", "d3"];
+/// Numbers that no node has: addresses to ask are known under them until the nodes behind them are.
+const STRANGERS: u64 = u64::MAX - 1000;
 
 /// A machine that a daemon runs on: what outlives its process.
 pub struct Machine {
@@ -39,6 +43,8 @@ pub struct Machine {
     pub boots: u64,
     /// The process that runs.
     pub process: Option<Process>,
+    /// Whether it is told to begin a cluster; otherwise it is told to join.
+    founder: bool,
     yesterday: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
 }
 
@@ -51,6 +57,7 @@ impl Machine {
             disk: MemoryDisk::new(),
             boots: 0,
             process: None,
+            founder: at == 0,
             yesterday: None,
         }
     }
@@ -64,7 +71,8 @@ impl Machine {
     pub fn boot(&mut self, parts: &Parts) {
         self.boots += 1;
         let run = Run {
-            id: self.at as u64 + 1,
+            name: self.name(),
+            founder: self.founder,
             process: self.boots * 10 + self.at as u64,
             seed: parts.seed_of(self.name(), self.boots),
             disk: self.disk.clone(),
@@ -91,6 +99,13 @@ impl Machine {
         }
     }
 
+    /// A new disk in the place of the old one; from now on it joins.
+    pub fn wipe(&mut self) {
+        self.disk = MemoryDisk::new();
+        self.founder = false;
+        self.yesterday = None;
+    }
+
     /// The disk of the second start comes back at every later one.
     fn go_back(&mut self) {
         if self.boots == 2 {
@@ -109,7 +124,8 @@ impl Machine {
 
 /// One run of a daemon.
 struct Run {
-    id: u64,
+    name: Peer,
+    founder: bool,
     process: u64,
     seed: u64,
     disk: MemoryDisk,
@@ -125,37 +141,48 @@ impl Run {
 
     async fn serve(&self, host: &Host, life: &Life) -> Result<(), String> {
         let draw = &self.parts.draw;
-        let kv = SimKv::open(
+        let kv: Arc<dyn Kv> = Arc::new(SimKv::open(
             &self.disk,
             life.clone(),
             draw.disk,
             self.parts.health.clone(),
             self.seed,
-        );
-        let settings = match draw.daemons {
-            1 => Settings::single(NodeId(self.id)),
-            several => {
-                let members = (1..=several as u64).map(|id| (NodeId(id), NAMES[id as usize - 1].to_owned()));
-                Settings::among(members.collect(), self.transport(life))
-            }
+        ));
+        let objects: Arc<dyn Objects> = self.parts.oracle.store().door(life.clone(), self.process);
+        let addresses = Addresses::default();
+        let wire = Wire {
+            from: self.name,
+            socket: self.parts.network.socket(),
+            life: life.clone(),
+            addresses: addresses.clone(),
         };
-        let control = Control::start(host, Arc::new(kv), NodeId(self.id), settings);
+        let wish = Wish {
+            address: self.name.to_owned(),
+            ask: self.strangers(&addresses),
+        };
+        let enrolled = enrol::enrol(host, &kv, &*objects, &wish, &wire, &addresses).await;
+        let Enrolled { identity, node, voters } = enrolled.map_err(|e| e.to_string())?;
+        let settings = Settings::among(voters, Arc::new(wire));
+        let control = Control::start(host, kv, node, settings);
         let control = control.await.map_err(|e| e.to_string())?;
+        tokio::task::spawn_local(addresses.follow(control.clone()));
         self.watch(&control, life);
         // Listens at once: members of several need one another to start.
         let backup = Rc::new(OnceCell::new());
-        self.listen(control.server(), backup.clone(), life);
+        self.listen(node, control.server(), backup.clone(), life);
         let ground = Ground {
             host: host.clone(),
             control,
-            objects: self.parts.oracle.store().door(life.clone(), self.process),
-            node: NodeId(self.id),
+            objects,
+            node,
             tuning: Tuning {
                 memtable_bytes: draw.memtable_bytes,
                 waypoint_seconds: draw.waypoint_seconds,
                 scratch: None,
                 threads: 0,
-                address: Some(NAMES[self.id as usize - 1].to_owned()),
+                cluster: identity.cluster,
+                address: Some(wish.address),
+                seeds: wish.ask,
                 ..Tuning::default()
             },
         };
@@ -173,12 +200,19 @@ impl Run {
         std::future::pending().await
     }
 
-    fn transport(&self, life: &Life) -> Arc<dyn Transport> {
-        Arc::new(Wire {
-            from: NAMES[self.id as usize - 1],
-            socket: self.parts.network.socket(),
-            life: life.clone(),
-        })
+    /// Whom it is told to ask, under numbers that no node has.
+    fn strangers(&self, addresses: &Addresses) -> Vec<NodeId> {
+        if self.founder {
+            return Vec::new();
+        }
+        let others = NAMES
+            .iter()
+            .take(self.parts.draw.daemons)
+            .filter(|name| **name != self.name);
+        let others: Vec<(u64, String)> = (STRANGERS..).zip(others.map(|name| (*name).to_owned())).collect();
+        let ids = others.iter().map(|(id, _)| NodeId(*id)).collect();
+        addresses.know(others);
+        ids
     }
 
     /// Shows every control state to the oracle.
@@ -200,18 +234,19 @@ impl Run {
         });
     }
 
-    fn listen(&self, raft: Arc<dyn Serve>, backup: Rc<OnceCell<Backup>>, life: &Life) {
+    fn listen(&self, node: NodeId, raft: Arc<dyn Serve>, backup: Rc<OnceCell<Backup>>, life: &Life) {
         let (oracle, life) = (self.parts.oracle.clone(), life.clone());
-        let name = NAMES[self.id as usize - 1];
-        self.parts.network.listen(name, move |_, request| {
+        self.parts.network.listen(self.name, move |_, request| {
             let (raft, backup, oracle, life) = (raft.clone(), backup.clone(), oracle.clone(), life.clone());
             async move {
                 let backup = backup.get();
                 match (request, backup) {
-                    (Request::Member { kind, body }, Some(backup)) => {
+                    // As `service/src/internal.rs` has it.
+                    (Request::Member { to, .. }, _) if to != node.0 && to < STRANGERS => (409, Bytes::new()),
+                    (Request::Member { kind, body, .. }, Some(backup)) => {
                         (200, backup.server().serve(kind, body).await.into())
                     }
-                    (Request::Member { kind, body }, None) => (200, raft.serve(kind, body).await.into()),
+                    (Request::Member { kind, body, .. }, None) => (200, raft.serve(kind, body).await.into()),
                     (_, None) => (503, Bytes::new()),
                     (Request::Agent { path, key, body }, Some(backup)) => {
                         door::agent_post(backup, &oracle, &life, &path, &key, body).await
@@ -229,27 +264,25 @@ struct Wire {
     from: Peer,
     socket: Socket,
     life: Life,
+    addresses: Addresses,
 }
 
 impl Transport for Wire {
     fn call(&self, peer: u64, kind: u8, body: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, TransportError>> {
-        let to = usize::try_from(peer)
-            .ok()
-            .and_then(|id| NAMES.get(id.checked_sub(1)?))
-            .copied();
+        let address = self.addresses.of(peer);
+        let to = address.and_then(|address| NAMES.into_iter().find(|name| *name == address));
         let (from, socket, life) = (self.from, self.socket.clone(), self.life.clone());
         async move {
-            let to = to.ok_or(TransportError::UnknownPeer(peer))?;
+            let name = to.ok_or(TransportError::UnknownPeer(peer))?;
             if !life.is_alive() {
                 return std::future::pending().await;
             }
-            let answer = socket.ask(from, to, Request::Member { kind, body }).await;
-            answer
-                .map(|(_, body)| body.to_vec())
-                .map_err(|silence| TransportError::Unreachable {
-                    peer,
-                    reason: format!("{silence:?}"),
-                })
+            let failed = |reason: String| TransportError::Unreachable { peer, reason };
+            match socket.ask(from, name, Request::Member { to: peer, kind, body }).await {
+                Ok((200, body)) => Ok(body.to_vec()),
+                Ok((status, _)) => Err(failed(format!("it answers with status {status}"))),
+                Err(silence) => Err(failed(format!("{silence:?}"))),
+            }
         }
         .boxed()
     }

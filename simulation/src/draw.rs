@@ -50,6 +50,12 @@ pub struct Chaos {
     pub user: Option<u64>,
     /// A user begins a new first copy, or stops and restarts a deployment.
     pub resync: Option<u64>,
+    /// A daemon loses its disk and joins anew.
+    pub replace: Option<u64>,
+    /// A user drains a node for a while.
+    pub drain: Option<u64>,
+    /// A user takes a node out, and has its machine join anew.
+    pub remove: Option<u64>,
 }
 
 /// A world before it begins.
@@ -160,11 +166,18 @@ impl Draw {
                 truncate: every(rng, wild, 10..60),
                 user: Some(rng.gen_range(4..30)),
                 resync: every(rng, wild, 40..200),
+                replace: None,
+                drain: None,
+                remove: None,
             },
         };
         if wild && rng.gen_bool(0.5) {
             draw.clock = (rng.gen_range(0..7_200_000), rng.gen_range(0..500));
         }
+        let several = draw.daemons > 2;
+        draw.chaos.replace = every(rng, wild && several, 15..120);
+        draw.chaos.drain = every(rng, wild && several, 10..90);
+        draw.chaos.remove = every(rng, wild && several, 15..120);
         draw
     }
 }

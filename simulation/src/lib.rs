@@ -4,7 +4,7 @@
 //! * [`draw`]: what a world is made of. [`run`]: a seed from beginning to end. [`mod@world`]: machines and what they share.
 //! * [`entropy`], [`mod@time`], [`process`], [`network`], [`disk`], [`store`]: the world as a process meets it.
 //! * [`mongo`]: the source. [`daemon`], [`agent`]: the production code in its processes. [`user`], [`wishes`]: users.
-//! * [`chaos`]: what befalls it. [`oracle`]: what must hold all the same. [`planted`],
+//! * [`chaos`]: what befalls it; [`members`]: nodes that come and go. [`oracle`]: what must hold all the same. [`planted`],
 //!   [`rogue`]: bugs that the oracles must find.
 //! * [`trace`]: what happened.
 
@@ -20,6 +20,7 @@ pub mod disk;
 pub mod door;
 pub mod draw;
 pub mod entropy;
+pub mod members;
 pub mod mongo;
 pub mod network;
 pub mod oracle;

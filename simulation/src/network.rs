@@ -46,6 +46,8 @@ pub enum Request {
     },
     /// A daemon's call to another.
     Member {
+        /// The node that is meant.
+        to: u64,
         /// As [`headwater_host::Transport`] has it.
         kind: u8,
         /// The body.
@@ -59,7 +61,7 @@ impl Request {
     fn name(&self) -> String {
         match self {
             Request::Agent { path, body, .. } => format!("{path} {} bytes", body.len()),
-            Request::Member { kind, body } => format!("call {kind} {} bytes", body.len()),
+            Request::Member { kind, body, .. } => format!("call {kind} {} bytes", body.len()),
             Request::User(wish) => format!("{wish:?}"),
         }
     }

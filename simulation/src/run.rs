@@ -16,7 +16,7 @@ use crate::oracle::{Violation, chain, raft};
 use crate::planted::{self, Bug};
 use crate::trace::Told;
 use crate::world::{World, replica_set};
-use crate::{chaos, entropy, rogue, time, trace, wishes};
+use crate::{chaos, entropy, members, rogue, time, trace, wishes};
 
 /// How a seed is run.
 #[derive(Clone, Copy, Debug)]
@@ -174,6 +174,14 @@ async fn lacks(world: &World) -> Option<String> {
     let Some(status) = wishes::status(world, 0).await else {
         return Some("no daemon answers".to_owned());
     };
+    match members::view(world).await {
+        None => return Some("nobody leads".to_owned()),
+        Some(view) => {
+            if let Some(lack) = members::lacks(world, &view) {
+                return Some(lack);
+            }
+        }
+    }
     let Some(set) = status.replica_sets.first() else {
         return Some(format!("no replica set is known: {:?}", status.alerts));
     };

@@ -27,11 +27,12 @@ struct Trace {
 const TAIL: usize = 60;
 
 /// Every mark there is: a set of seeds that did not hit one of them has not tried what it stands for.
-pub const MARKS: [&str; 36] = [
+pub const MARKS: [&str; 39] = [
     "agent killed",
     "agent: request timed out",
     "clock set",
     "daemon killed",
+    "daemon lost its disk",
     "disk: flush failed",
     "network: answer died with its process",
     "network: answer lost",
@@ -40,6 +41,8 @@ pub const MARKS: [&str; 36] = [
     "network: members apart",
     "network: message doubled",
     "network: message lost",
+    "node drained",
+    "node removed",
     "power cut",
     "process ended itself",
     "process paused",

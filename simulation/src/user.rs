@@ -26,6 +26,12 @@ pub enum Wish {
     Resync(DeploymentName),
     /// Stops streaming, or streams again.
     Active(DeploymentName, bool),
+    /// Looks at the nodes.
+    Cluster,
+    /// Drains a node, or ends that.
+    Drain(u64, bool),
+    /// Takes a node out.
+    Remove(u64),
     /// Restores into an archive; the answer's body is the archive.
     Restore(DeploymentName, At),
 }
@@ -41,6 +47,9 @@ pub async fn grant(backup: &Backup, wish: Wish) -> Answer {
         Wish::Resync(name) => json(backup.resync_deployment(&name).await),
         Wish::Active(name, true) => json(backup.restart_deployment(&name).await),
         Wish::Active(name, false) => json(backup.stop_deployment(&name).await),
+        Wish::Cluster => json(Ok(backup.cluster())),
+        Wish::Drain(node, draining) => json(backup.drain(node, draining).await),
+        Wish::Remove(node) => json(backup.remove_node(node).await),
         Wish::Restore(name, at) => match archive(backup, &name, at).await {
             Ok(bytes) => (200, bytes),
             Err(refusal) => json::<()>(Err(refusal)),

@@ -28,7 +28,8 @@ pub async fn ask(world: &World, at: usize, wish: Wish) -> Option<(u16, Bytes)> {
     tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()
 }
 
-async fn ask_for<T: DeserializeOwned>(world: &World, at: usize, wish: Wish) -> Option<T> {
+/// The same, and reads the answer; `None` for a refusal.
+pub async fn ask_for<T: DeserializeOwned>(world: &World, at: usize, wish: Wish) -> Option<T> {
     let (status, body) = ask(world, at, wish).await?;
     if status != 200 {
         return None;

@@ -75,6 +75,8 @@ pub struct World {
     pub agents: Vec<Rc<RefCell<AgentMachine>>>,
     /// Faults go on while this is true.
     pub faults: Rc<std::cell::Cell<bool>>,
+    /// A node is being replaced.
+    pub replacing: std::cell::Cell<bool>,
 }
 
 impl World {
@@ -116,6 +118,7 @@ impl World {
             agents: agents.collect(),
             daemons,
             faults: Rc::new(std::cell::Cell::new(true)),
+            replacing: std::cell::Cell::new(false),
             parts,
         };
         for daemon in &world.daemons {

@@ -11,6 +11,7 @@
 
 pub mod backend;
 pub mod blocks;
+pub mod claim;
 pub mod conformance;
 pub mod fence;
 pub mod images;

@@ -20,6 +20,7 @@ pub mod ballast;
 pub mod bed;
 pub mod contents;
 pub mod corpus;
+pub mod gate;
 pub mod headwater;
 pub mod http_front;
 pub mod log_watch;
@@ -35,6 +36,7 @@ pub mod workload;
 
 pub use bed::{Bed, versions};
 pub use contents::{Contents, Scope};
+pub use gate::Way;
 pub use headwater::Headwater;
 pub use log_watch::LogWatch;
 pub use mongod::{Mongod, MongodSpec};

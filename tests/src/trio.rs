@@ -1,10 +1,13 @@
-//! Several daemons on one machine that make one cluster, with several agents, to be killed, frozen and replaced.
+//! Several daemons on one machine that make one cluster, with several agents, to be killed, frozen, cut off and replaced.
+
+mod proof;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::gate::{Gate, Rules, Way};
 use crate::headwater::Headwater;
 use crate::mongod::{free_port, log_tail, until_up};
 use crate::process::Process;
@@ -16,45 +19,64 @@ pub struct Trio {
     headwater: Headwater,
     daemons: Vec<Place>,
     agents: Vec<Option<Process>>,
+    rules: Option<Rules>,
 }
 
 #[derive(Debug)]
 struct Place {
     folder: PathBuf,
     port: u16,
+    gate: Option<Gate>,
     process: Option<Process>,
 }
 
 impl Place {
-    fn address(&self) -> String {
+    fn listens_at(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where other daemons call it.
+    fn address(&self) -> String {
+        let gate = self.gate.as_ref().map(Gate::address);
+        gate.unwrap_or_else(|| self.listens_at())
     }
 }
 
 impl Trio {
     /// Starts so many daemons; answers when all of them vote.
-    pub async fn start(mut headwater: Headwater, daemons: usize) -> Result<Trio> {
+    pub async fn start(headwater: Headwater, daemons: usize) -> Result<Trio> {
+        Trio::start_among(headwater, daemons, None).await
+    }
+
+    /// The same, with gates between the daemons. Commands and agents call them directly.
+    pub async fn start_gated(headwater: Headwater, daemons: usize) -> Result<Trio> {
+        Trio::start_among(headwater, daemons, Some(Rules::default())).await
+    }
+
+    async fn start_among(headwater: Headwater, daemons: usize, rules: Option<Rules>) -> Result<Trio> {
         let mut places = Vec::new();
         for number in 0..daemons {
+            let port = free_port()?;
             places.push(Place {
                 folder: match number {
                     0 => headwater.node_folder(),
                     _ => headwater.folder().join(format!("node-{number}")),
                 },
-                port: free_port()?,
+                port,
+                gate: match &rules {
+                    Some(rules) => Some(Gate::before(number, port, rules).await?),
+                    None => None,
+                },
                 process: None,
             });
         }
-        let services: Vec<String> = places
-            .iter()
-            .map(|place| format!("http://{}", place.address()))
-            .collect();
-        headwater.talk_to(&services.join(","));
         let mut trio = Trio {
             headwater,
             daemons: places,
             agents: Vec::new(),
+            rules,
         };
+        trio.ask_all_but(None);
         for number in 0..daemons {
             trio.start_daemon(number).await?;
         }
@@ -82,7 +104,7 @@ impl Trio {
             .arg("daemon")
             .arg("--dir")
             .arg(&place.folder)
-            .args(["--listen", &place.address()])
+            .args(["--listen", &place.listens_at(), "--advertise", &place.address()])
             .args(["--store", &self.headwater.shared_store()]);
         match number {
             0 => command.arg("--init"),
@@ -101,6 +123,30 @@ impl Trio {
         up.await?;
         place.process = Some(process);
         Ok(())
+    }
+
+    /// Shuts a way of the calls that the daemon `caller` makes to the daemon `called`.
+    pub async fn shut(&self, caller: usize, called: usize, way: Way) -> Result<()> {
+        let rules = self.rules.as_ref().context("these daemons have no gates")?;
+        rules.shut(self.node_at(caller).await?, called, way);
+        Ok(())
+    }
+
+    /// Opens every way again.
+    pub fn heal(&mut self) {
+        if let Some(rules) = &self.rules {
+            rules.open_all();
+        }
+        self.ask_all_but(None);
+    }
+
+    /// Commands go to all daemons but this one: one that is cut off tells what it knows, which is what was.
+    pub fn ask_all_but(&mut self, daemon: Option<usize>) {
+        let asked = self.daemons.iter().enumerate().filter(|(n, _)| Some(*n) != daemon);
+        let services: Vec<String> = asked
+            .map(|(_, place)| format!("http://{}", place.listens_at()))
+            .collect();
+        self.headwater.talk_to(&services.join(","));
     }
 
     /// Starts one more agent, or an ended one again.
@@ -172,6 +218,17 @@ impl Trio {
         self.place_of(&view, |node| {
             node["replica_sets"].as_array().is_some_and(|sets| !sets.is_empty())
         })
+    }
+
+    /// Waits until the only replica set belongs to another daemon than this one.
+    pub async fn until_moved_from(&self, daemon: usize) -> Result<()> {
+        let address = self.daemons[daemon].address();
+        let owned = |node: &Value| node["replica_sets"].as_array().is_some_and(|sets| !sets.is_empty());
+        let moved = |view: &Value| {
+            let owner = view["nodes"].as_array()?.iter().find(|node| owned(node))?;
+            (owner["address"] != address.as_str()).then_some(())
+        };
+        self.until("another owner", &["cluster", "status"], moved).await
     }
 
     /// The daemon that leads.

@@ -100,6 +100,12 @@ impl Members {
         }
     }
 
+    /// Ends what [`Members::step_aside`] began.
+    pub(crate) fn stand_again(&self) {
+        self.raft.runtime_config().heartbeat(true);
+        self.raft.runtime_config().elect(true);
+    }
+
     /// This version of openraft cannot hand leadership over: the leader falls silent until the others may vote, and asks
     /// one of them to stand for election.
     pub(crate) async fn step_aside(&self) {
