@@ -6,10 +6,12 @@ mod cluster;
 mod daemon;
 mod deployment;
 mod explain;
+mod groom;
 mod progress;
 mod quickstart;
 mod restore;
 mod restores;
+mod schedule;
 mod snapshot;
 mod status;
 #[cfg(test)]
@@ -93,6 +95,12 @@ enum Command {
     /// Take and see snapshots
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
+    /// See and change when snapshots are taken and how long they stay
+    #[command(subcommand)]
+    Schedule(schedule::Schedule),
+    /// Return the space of what is no longer needed
+    #[command(subcommand)]
+    Groom(groom::Groom),
     /// Give data back, as it was at any instant
     Restore(Box<restore::Restore>),
     /// See restores that were started
@@ -144,6 +152,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Status(status) => ask(global, status, status::Status::run),
         Command::Timeline(timeline) => ask(global, timeline, timeline::Timeline::run),
         Command::Snapshot(snapshot) => ask(global, snapshot, snapshot::Snapshot::run),
+        Command::Schedule(schedule) => ask(global, schedule, schedule::Schedule::run),
+        Command::Groom(groom) => ask(global, groom, groom::Groom::run),
         Command::Restore(restore) => ask(global, *restore, restore::Restore::run),
         Command::Cluster(cluster) => ask(global, cluster, cluster::Cluster::run),
         Command::Restores(restores) => ask(global, restores, restores::Restores::run),

@@ -46,6 +46,7 @@ struct Inner {
     arrived: Vec<Fetched>,
     arrived_bytes: usize,
     next_request: u64,
+    groom_decision: String,
 }
 
 /// Shared by the ingest of a replica set, its children, and status.
@@ -99,6 +100,16 @@ impl Board {
             .map(|(child, text)| format!("{child}: {text}"))
             .collect();
         (!lines.is_empty()).then(|| lines.join("; "))
+    }
+
+    /// Notes what is decided about the next groom, and why.
+    pub fn set_groom_decision(&self, decision: String) {
+        self.lock().groom_decision = decision;
+    }
+
+    /// What is decided about the next groom, and why.
+    pub fn groom_decision(&self) -> String {
+        self.lock().groom_decision.clone()
     }
 
     /// Asks the agent for documents by `{_id: …}`; gives the request's number.

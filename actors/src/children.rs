@@ -15,6 +15,8 @@ pub enum ChildKind {
     Groom,
     /// Carries out restores.
     Restore,
+    /// Lets snapshots and oplog go when their time is over.
+    Retention,
 }
 
 impl ChildKind {
@@ -26,20 +28,21 @@ impl ChildKind {
             ChildKind::Snapshot => "snapshot",
             ChildKind::Groom => "groom",
             ChildKind::Restore => "restore",
+            ChildKind::Retention => "retention",
         }
     }
 }
 
-/// The children for a phase. Restores and grooms work in every phase: old snapshots stay restorable in a resync.
+/// The children for a phase. Restores, retention and grooms work in every phase: old snapshots stay restorable in a resync.
 pub fn wanted(phase: Phase, active: bool) -> Vec<ChildKind> {
-    use ChildKind::{Groom, OplogApply, Restore, Snapshot, Sync};
+    use ChildKind::{Groom, OplogApply, Restore, Retention, Snapshot, Sync};
     match phase {
-        _ if !active => vec![Groom, Restore],
-        Phase::Starting => vec![Groom, Restore],
+        _ if !active => vec![Groom, Restore, Retention],
+        Phase::Starting => vec![Groom, Restore, Retention],
         Phase::Transferring | Phase::Building | Phase::ApplyingOplog | Phase::FetchingMissing | Phase::Validating => {
-            vec![Sync, Groom, Restore]
+            vec![Sync, Groom, Restore, Retention]
         }
-        Phase::Complete => vec![OplogApply, Snapshot, Groom, Restore],
+        Phase::Complete => vec![OplogApply, Snapshot, Groom, Restore, Retention],
     }
 }
 

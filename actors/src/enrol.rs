@@ -46,7 +46,7 @@ pub enum EnrolError {
     Store(#[from] StoreError),
 }
 
-/// Finds out who this node is. One that joins asks until it is answered.
+/// Finds out who this node is. One that joins asks until it is answered, and a new one waits until the store answers.
 pub async fn enrol(
     host: &Host,
     kv: &Arc<dyn Kv>,
@@ -55,9 +55,7 @@ pub async fn enrol(
     transport: &dyn Transport,
     addresses: &Addresses,
 ) -> Result<Enrolled, EnrolError> {
-    let known = Identity::load(kv)?;
-    let owner = claim::claimed_by(objects).await?;
-    let mut identity = match known {
+    let mut identity = match Identity::load(kv)? {
         Some(known) => known,
         None => Identity {
             cluster: String::new(),
@@ -66,12 +64,21 @@ pub async fn enrol(
             founder: wish.ask.is_empty(),
         },
     };
-    if let (true, "", Some(owner)) = (identity.founder, identity.cluster.as_str(), &owner) {
-        return Err(claim::another(owner).into());
-    }
     let node = match identity.node {
-        Some(node) => node,
+        Some(node) => {
+            match claim_for(objects, &identity).await {
+                // It voted before and goes on voting, also while the store does not answer.
+                Err(error @ StoreError::Unavailable { .. }) => {
+                    tracing::warn!("the store is not looked at yet: {error}")
+                }
+                claimed => claimed?,
+            }
+            node
+        }
         None => {
+            if let (true, Some(owner)) = (identity.founder, until_looked(objects).await?) {
+                return Err(claim::another(&owner).into());
+            }
             // The token is durable before it is used, so that asking again after a crash is asking for the same node.
             identity.save(kv).await?;
             let node = match identity.founder {
@@ -89,18 +96,37 @@ pub async fn enrol(
             identity.node = Some(node);
             identity.save(kv).await?;
             tracing::info!(%node, cluster = identity.cluster, "this node has its number");
+            until_looked(objects).await?;
+            claim_for(objects, &identity).await?;
             node
         }
     };
-    match (identity.founder, owner) {
-        (false, None) => return Err(claim::nobodys(&identity.cluster).into()),
-        _ => claim::claim(objects, &identity.cluster).await?,
-    }
     let voters = match identity.founder {
         true => BTreeMap::from([(FIRST, wish.address.clone())]),
         false => BTreeMap::new(),
     };
     Ok(Enrolled { identity, node, voters })
+}
+
+/// Sees to it that the store is the cluster's: whoever begins one claims it, and others find it claimed.
+async fn claim_for(objects: &dyn Objects, identity: &Identity) -> Result<(), StoreError> {
+    match claim::claimed_by(objects).await? {
+        None if identity.founder => claim::claim(objects, &identity.cluster).await,
+        None => Err(claim::nobodys(&identity.cluster)),
+        Some(owner) if owner == identity.cluster => Ok(()),
+        Some(owner) => Err(claim::another(&owner)),
+    }
+}
+
+/// Whose store it is, as soon as it tells.
+async fn until_looked(objects: &dyn Objects) -> Result<Option<String>, StoreError> {
+    loop {
+        match claim::claimed_by(objects).await {
+            Err(error @ StoreError::Unavailable { .. }) => tracing::warn!("the store does not answer yet: {error}"),
+            looked => return looked,
+        }
+        tokio::time::sleep(JOIN_PAUSE).await;
+    }
 }
 
 async fn until_joined(wish: &Wish, token: u64, transport: &dyn Transport) -> peers::Joined {

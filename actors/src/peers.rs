@@ -61,6 +61,8 @@ pub enum Ask {
     Enter(NodeId),
     /// To the leader: take this node's vote away and forget it.
     Expel(NodeId),
+    /// To the owner: what is decided about its next groom.
+    GroomDecision(ReplicaSetId),
     /// To a node that was taken out of the cluster: it hears nothing of the others any more.
     Removed,
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use headwater_cluster::{Command, Response, Restore, RestoreState as State};
+use headwater_cluster::{
+    Command, ImageRef, ReplicaSet, Response, Restore, RestoreState as State, State as ControlState, keeping,
+};
 use headwater_head::Image;
-use headwater_model::{Incarnation, Optime, Ts, limits};
+use headwater_model::{Incarnation, Optime, ReplicaSetId, SnapshotId, Ts, limits};
 use headwater_protocol::admin::{
     At, Destination, PlannedNamespace, RestorePlanView, RestoreRequest, RestoreState, RestoreView,
 };
@@ -48,10 +50,9 @@ pub struct Planned {
     pub view: RestorePlanView,
 }
 
-/// The images and proven ranges of a replica set, over all incarnations.
-pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation), Refusal> {
-    let (state, record) = set.record()?;
-    let snapshots = state.snapshots.iter().filter(|((id, _), _)| *id == set.id);
+/// The images a restore may begin with, over all incarnations, oldest first.
+pub fn bases(state: &ControlState, set: &ReplicaSetId, record: &ReplicaSet) -> Vec<Base> {
+    let snapshots = state.snapshots.iter().filter(|((id, _), _)| id == set);
     let mut bases: Vec<Base> = snapshots
         .filter_map(|((_, id), snapshot)| Some((Some(id.clone()), snapshot.image.as_ref()?)))
         .chain(
@@ -61,28 +62,54 @@ pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation
                 .filter(|_| record.phase == headwater_model::Phase::Complete)
                 .map(|w| (None, w)),
         )
-        .map(|(snapshot, image)| Base {
-            name: image.name.clone(),
-            snapshot,
-            incarnation: image.incarnation,
-            at: image.at,
-            documents: image.documents,
-            bytes: image.logical_bytes,
-        })
+        .map(|(snapshot, image)| base(snapshot, image))
         .collect();
     bases.sort_by_key(|base| (base.incarnation, base.at));
+    bases
+}
+
+fn base(snapshot: Option<SnapshotId>, image: &ImageRef) -> Base {
+    Base {
+        name: image.name.clone(),
+        snapshot,
+        incarnation: image.incarnation,
+        at: image.at,
+        documents: image.documents,
+        bytes: image.logical_bytes,
+    }
+}
+
+/// What of the oplog of one incarnation is stored without a hole and not given up; the command that gives up comes before
+/// the deletion.
+pub async fn proven(set: &Set, state: &ControlState, incarnation: Incarnation) -> Result<Option<Proven>, Refusal> {
+    let stores = set.stores(incarnation).await.map_err(refusal)?;
+    let floor = keeping::oplog_floor(state, &set.id, incarnation).unwrap_or(Optime::ZERO);
+    let range = stores.oplog.range().filter(|(_, tip)| floor <= *tip);
+    Ok(range.map(|(start, tip)| Proven {
+        incarnation,
+        start: start.max(floor),
+        tip,
+    }))
+}
+
+/// The images and proven ranges of a replica set, over all incarnations.
+pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation), Refusal> {
+    let (state, record) = set.record()?;
     let mut ranges = Vec::new();
     for incarnation in (1..=record.incarnation.0).map(Incarnation) {
-        let stores = set.stores(incarnation).await.map_err(refusal)?;
-        if let Some((start, tip)) = stores.oplog.range() {
-            ranges.push(Proven {
-                incarnation,
-                start,
-                tip,
-            });
-        }
+        ranges.extend(proven(set, &state, incarnation).await?);
     }
-    Ok((bases, ranges, record.incarnation))
+    Ok((bases(&state, &set.id, &record), ranges, record.incarnation))
+}
+
+/// The image that a plan begins with, as the control state names it.
+fn image_ref(set: &Set, base: &Base) -> Result<Option<ImageRef>, Refusal> {
+    let (state, record) = set.record()?;
+    let snapshots = state.snapshots.iter().filter(|((id, _), _)| *id == set.id);
+    let images = snapshots.filter_map(|(_, snapshot)| snapshot.image.as_ref());
+    let mut images = images.chain(record.waypoint.as_ref());
+    let found = images.find(|image| (image.incarnation, &image.name) == (base.incarnation, &base.name));
+    Ok(found.cloned())
 }
 
 /// An idle source writes an empty entry every ten seconds; a little more than that.
@@ -111,7 +138,6 @@ async fn await_end_of_second(set: &Set, second: u32) -> Result<(), Refusal> {
 
 /// Plans a restore.
 pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusal> {
-    let selection = selection(request)?;
     let (bases, ranges, current) = inventory(set).await?;
     let wanted = match &request.at {
         At::Latest => Wanted::Latest,
@@ -131,6 +157,25 @@ pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusa
         }
     };
     let plan = headwater_restore::plan::plan(&bases, &ranges, current, &wanted).map_err(not_restorable)?;
+    planned(set, request, plan).await
+}
+
+/// Plans a restore that is in the control state: it begins with the image that is kept for it.
+pub async fn plan_kept(set: &Set, request: &RestoreRequest, restore: &Restore) -> Result<Planned, Refusal> {
+    let until = match (&request.at, &restore.uses) {
+        (At::Position(position), Some(_)) => Some(Ts::from(*position)),
+        (At::Snapshot(_), Some(image)) => Some(image.at.ts),
+        _ => None,
+    };
+    let (Some(until), Some(image)) = (until, &restore.uses) else {
+        return plan(set, request).await;
+    };
+    let base = base(None, image);
+    planned(set, request, Plan { base, until }).await
+}
+
+async fn planned(set: &Set, request: &RestoreRequest, plan: Plan) -> Result<Planned, Refusal> {
+    let selection = selection(request)?;
     let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;
     let base_only = Plan {
         until: plan.base.at.ts,
@@ -236,9 +281,24 @@ fn in_words(refused: &NotRestorable) -> String {
     format!("{reason}; {nearest}")
 }
 
+/// How often a restore is planned anew because its image was given up before it was in the control state.
+const PLANS: usize = 5;
+
 /// Puts a restore into the control state, with its instant fixed.
-pub async fn create(set: &Set, mut request: RestoreRequest) -> Result<RestoreView, Refusal> {
+pub async fn create(set: &Set, request: RestoreRequest) -> Result<RestoreView, Refusal> {
+    for _ in 1..PLANS {
+        match create_once(set, request.clone()).await {
+            Err(refusal) if refusal.kind == RefusalKind::Conflict => tracing::debug!(%refusal.message, "planned anew"),
+            ended => return ended,
+        }
+    }
+    create_once(set, request).await
+}
+
+async fn create_once(set: &Set, mut request: RestoreRequest) -> Result<RestoreView, Refusal> {
     let planned = plan(set, &request).await?;
+    let uses = image_ref(set, &planned.plan.base)?;
+    let until = planned.plan.until;
     if !matches!(request.at, At::Snapshot(_)) {
         request.at = At::Position(planned.plan.until.into());
     }
@@ -254,6 +314,8 @@ pub async fn create(set: &Set, mut request: RestoreRequest) -> Result<RestoreVie
         set: set.id.clone(),
         request_json,
         created_ms: set.ground.host.clock.now_ms(),
+        uses,
+        until,
     };
     let Response::RestoreCreated { id } = submit(&set.ground.control, command).await? else {
         return Err(Refusal::new(
@@ -322,7 +384,7 @@ pub async fn archive(set: &Arc<Set>, id: u64, restore: &Restore) -> Result<Archi
             format!("restore {id} goes to a server, not to an archive"),
         ));
     }
-    let planned = plan(set, &kept.request).await?;
+    let planned = plan_kept(set, &kept.request, restore).await?;
     let selection = selection(&kept.request)?;
     let (writer, stream) = pipe(ARCHIVE_CHUNKS);
     let set = set.clone();

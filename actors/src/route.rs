@@ -127,6 +127,7 @@ impl Backup {
             Ask::Documents(set) => value(node.set(&set).await?.documents(frame).await?),
             Ask::Poll(set, request) => value(node.set(&set).await?.poll(request).await?),
             Ask::Status(set) => value(self.status_here(&set).await?),
+            Ask::GroomDecision(set) => value(node.set(&set).await?.board.groom_decision()),
             Ask::Orders(request) => {
                 let agent = request.agent.clone();
                 node.heard(request);

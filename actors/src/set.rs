@@ -1,11 +1,11 @@
 //! What the ingest and the children of one replica set share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use headwater_cluster::placement::Patience;
-use headwater_cluster::{Control, NodeId, ReplicaSet, State};
+use headwater_cluster::{Control, ImageRef, NodeId, ReplicaSet, State};
 use headwater_host::Host;
 use headwater_model::{Epoch, Incarnation, ReplicaSetId, limits};
 use headwater_protocol::agent::{Refusal, RefusalKind};
@@ -14,7 +14,7 @@ use headwater_store::backend::memory::MemoryObjects;
 use headwater_store::backend::mongodb::BackingSet;
 use headwater_store::blocks::Blocks;
 use headwater_store::objects::{Objects, StoreError};
-use headwater_store::oplog_store::OplogStore;
+use headwater_store::oplog_store::{MergeSettings, OplogStore};
 use headwater_store::pack::{PackSettings, PackStore};
 use headwater_store::repository::Repository;
 use headwater_store::sync_store::SyncStore;
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::board::Board;
 use crate::child::Waker;
+use crate::work::groom::when::GroomRules;
 
 /// What an operator may set and the children need.
 #[derive(Clone, Debug)]
@@ -47,6 +48,18 @@ pub struct Tuning {
     pub patience: Patience,
     /// The MongoDB replica sets that hold the stores: none of them may be a source.
     pub backing_sets: Vec<BackingSet>,
+    /// When slices of stored oplog are merged.
+    pub merge: MergeSettings,
+    /// When packs are groomed.
+    pub groom: GroomRules,
+    /// Seconds between looks at what is left over, and at the stored oplog.
+    pub tend_seconds: u64,
+}
+
+impl Tuning {
+    pub(crate) fn tend_every(&self) -> Duration {
+        Duration::from_secs(self.tend_seconds)
+    }
 }
 
 impl Default for Tuning {
@@ -63,6 +76,9 @@ impl Default for Tuning {
             seeds: Vec::new(),
             patience: Patience::default(),
             backing_sets: Vec::new(),
+            merge: MergeSettings::default(),
+            groom: GroomRules::default(),
+            tend_seconds: 60,
         }
     }
 }
@@ -111,6 +127,10 @@ pub struct Set {
     pub restore_waker: Waker,
     /// Requests for images, carried out by the child that owns the head.
     pub cuts: crate::work::cut::Cuts,
+    /// Read-locked from the writing of an image's manifest until it is known; write-locked while leftovers are removed.
+    pub images: Arc<tokio::sync::RwLock<()>>,
+    /// When images were cut, by this process.
+    cut: std::sync::Mutex<BTreeMap<(Incarnation, String), Instant>>,
     /// The assignment this node works under; `None` when it only reads.
     epoch: Option<Epoch>,
     /// The children that were refused as stale, and when.
@@ -118,13 +138,18 @@ pub struct Set {
     stores: Mutex<Option<Stores>>,
 }
 
+/// A command whose outcome is not known arrives within this time or never.
+const COMMANDS_ARRIVE_WITHIN: Duration = Duration::from_secs(60);
 /// How long the control state may take to say why a child was refused as stale.
 const DOUBT_AFTER: Duration = Duration::from_secs(10);
 
 impl Set {
     /// Opens the repository for writing under `epoch`, which fences everyone with a lower one.
     pub async fn open(ground: Ground, id: ReplicaSetId, epoch: Epoch) -> Result<Arc<Set>, StoreError> {
-        let repository = Repository::open(ground.objects.clone(), &ground.host, &id, epoch).await?;
+        let state = ground.control.state();
+        let condemned = state.grooms.get(&id).map(|grooming| grooming.condemned.clone());
+        let condemned = condemned.unwrap_or_default();
+        let repository = Repository::open_without(ground.objects.clone(), &ground.host, &id, epoch, &condemned).await?;
         Ok(Arc::new(Set::with(ground, id, repository, Some(epoch))))
     }
 
@@ -144,6 +169,8 @@ impl Set {
             snapshot_waker: Waker::default(),
             restore_waker: Waker::default(),
             cuts: crate::work::cut::Cuts::default(),
+            images: Arc::default(),
+            cut: std::sync::Mutex::default(),
             epoch,
             fenced: std::sync::Mutex::default(),
             stores: Mutex::new(None),
@@ -175,6 +202,25 @@ impl Set {
             true => _ = all.entry(child).or_insert_with(Instant::now),
             false => _ = all.remove(child),
         }
+    }
+
+    /// An image is about to be written.
+    pub fn note_cut(&self, incarnation: Incarnation, name: &str) {
+        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        cut.insert((incarnation, name.to_owned()), Instant::now());
+    }
+
+    /// What was to be made known of an image is: nothing is on its way any more.
+    pub fn settled(&self, image: &ImageRef) {
+        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        cut.remove(&(image.incarnation, image.name.clone()));
+    }
+
+    /// Images that were cut so lately that a command which makes them known may still be on its way though nobody waits for it.
+    pub fn lately_cut(&self) -> BTreeSet<(Incarnation, String)> {
+        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        cut.retain(|_, when| when.elapsed() < COMMANDS_ARRIVE_WITHIN);
+        cut.keys().cloned().collect()
     }
 
     /// Every child begins anew.

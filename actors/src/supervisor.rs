@@ -158,6 +158,10 @@ fn start(kind: ChildKind, set: Arc<Set>) -> Child {
             let work = work::groom::GroomWork::new(set.clone());
             async move { Ok(work) }
         })),
+        ChildKind::Retention => tokio::task::spawn_local(keep_alive(name, Waker::default(), report, move || {
+            let work = work::retention::RetentionWork::new(set.clone());
+            async move { Ok(work) }
+        })),
         ChildKind::Restore => {
             tokio::task::spawn_local(keep_alive(name, set.restore_waker.clone(), report, move || {
                 let work = work::restore::RestoreWork::new(set.clone());

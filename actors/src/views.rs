@@ -1,19 +1,23 @@
 //! The control state, the stores and the board as users see them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use headwater_cluster::{ReplicaSet, Snapshot, State};
-use headwater_model::{DeploymentName, Incarnation, ReplicaSetId, SnapshotId, Ts};
+use headwater_cluster::{ReplicaSet, Snapshot, State, keeping};
+use headwater_model::{DeploymentName, Incarnation, ReplicaSetId, SnapshotId};
 use headwater_protocol::admin::{
     AgentView, DeploymentState, DeploymentView, Position, Range, ReplicaSetStatus, SnapshotView, Status, Timeline,
     TimelineRange,
 };
 use headwater_protocol::agent::{DeploymentFault, Refusal, RefusalKind, StreamFault};
 use headwater_protocol::redact;
+use headwater_restore::plan::Proven;
 
 use crate::backup::{Backup, not_found};
+use crate::keeping::{explain, tier_text};
 use crate::peers::Ask;
+use crate::restores::{bases, proven};
 use crate::times::rfc3339;
 
 /// An agent that was not heard of for this long is worth a word.
@@ -40,7 +44,7 @@ impl Backup {
             } else {
                 DeploymentState::Stopped
             },
-            snapshot_interval_seconds: deployment.snapshot_interval_s,
+            snapshot_interval_seconds: deployment.schedule.timetable.interval_s,
             replica_sets,
         })
     }
@@ -54,10 +58,10 @@ impl Backup {
             Err(refusal) if refusal.kind == RefusalKind::Unavailable => {
                 let record = state.replica_sets.get(id).ok_or_else(|| not_found("replica set", id))?;
                 let set = self.to_read(id).await?;
-                let tip = set.tip(record.incarnation).await?.map(|tip| tip.ts);
+                let proven = proven(&set, state, record.incarnation).await?;
                 Ok(ReplicaSetStatus {
                     problem: record.problem.clone().or(Some(refusal.message)),
-                    ..self.plain_status(state, id, record, tip)
+                    ..self.plain_status(state, id, record, proven)
                 })
             }
             answer => answer,
@@ -65,17 +69,24 @@ impl Backup {
     }
 
     /// What the control state and the stores tell.
-    fn plain_status(&self, state: &State, id: &ReplicaSetId, record: &ReplicaSet, tip: Option<Ts>) -> ReplicaSetStatus {
+    fn plain_status(
+        &self,
+        state: &State,
+        id: &ReplicaSetId,
+        record: &ReplicaSet,
+        proven: Option<Proven>,
+    ) -> ReplicaSetStatus {
+        let ranges = restorable(state, id, record, record.incarnation, proven.as_slice());
         let views = self.snapshot_views(id.deployment()).into_iter().rev();
         ReplicaSetStatus {
             name: id.clone(),
             node: Some(record.node.0),
             incarnation: record.incarnation,
             phase: record.phase,
-            tip: tip.map(Position::from),
+            tip: proven.map(|proven| proven.tip.ts.into()),
             applied: None,
             lag_seconds: None,
-            restorable: restorable(state, id, record, record.incarnation, tip),
+            restorable: ranges.last().copied(),
             last_snapshot: views.into_iter().find(|s| s.complete && s.replica_set == *id),
             scan: None,
             problem: record.problem.clone(),
@@ -88,7 +99,8 @@ impl Backup {
         let set = self.node.set(id).await?;
         let state = self.node.ground.control.state();
         let (_, record) = set.record()?;
-        let tip = set.tip(record.incarnation).await?;
+        let proven = proven(&set, &state, record.incarnation).await?;
+        let tip = proven.map(|proven| proven.tip);
         let word = set.board.word();
         let now_ms = self.now_ms();
         let presence = self.node.agent(&word.agent);
@@ -102,8 +114,12 @@ impl Backup {
             .zip(word.source_last)
             .map(|(tip, source)| u64::from(source.ts.seconds().saturating_sub(tip.ts.seconds())));
         let problem = record.problem.clone().or_else(|| set.board.trouble());
+        let active = state.deployments.get(id.deployment()).is_some_and(|d| d.active);
         let problem = problem.or_else(|| word.fault.as_ref().map(fault_in_words)).or_else(|| {
-            let silent = agent.as_ref().filter(|a| a.seen_seconds_ago > AGENT_SILENT_SECONDS)?;
+            // Of a deployment that was stopped nothing is expected.
+            let silent = agent
+                .as_ref()
+                .filter(|a| active && a.seen_seconds_ago > AGENT_SILENT_SECONDS)?;
             Some(format!(
                 "agent on {} was last heard {} s ago",
                 silent.host, silent.seen_seconds_ago
@@ -115,15 +131,24 @@ impl Backup {
             scan: word.scan,
             problem,
             agent,
-            ..self.plain_status(&state, id, &record, tip.map(|t| t.ts))
+            ..self.plain_status(&state, id, &record, proven)
         })
     }
 
     pub(crate) fn snapshot_views(&self, name: &DeploymentName) -> Vec<SnapshotView> {
         let state = self.node.ground.control.state();
         let of_deployment = state.snapshots.iter().filter(|((set, _), _)| set.deployment() == name);
+        let plans: BTreeMap<ReplicaSetId, _> = self
+            .sets_of(name)
+            .into_iter()
+            .filter_map(|set| Some((set.clone(), keeping::plan(&state, &set, self.now_ms())?)))
+            .collect();
         let mut views: Vec<_> = of_deployment
-            .map(|((set, id), s)| (s.asked_ms, snapshot_view(set, id, s)))
+            .map(|((set, id), s)| {
+                let mut view = snapshot_view(set, id, s);
+                explain(&mut view, plans.get(set));
+                (s.asked_ms, view)
+            })
             .collect();
         views.sort_by(|a, b| (a.0, &a.1.id).cmp(&(b.0, &b.1.id)));
         views.into_iter().map(|(_, view)| view).collect()
@@ -132,15 +157,15 @@ impl Backup {
     pub(crate) async fn timeline_view(&self, name: &DeploymentName) -> Result<Timeline, Refusal> {
         self.known(name)?;
         // Before the state that the ranges are made of: no snapshot is listed that lies in no range.
-        let snapshots = self.snapshot_views(name);
+        let mut snapshots = self.snapshot_views(name);
         let state = self.node.ground.control.state();
         let mut ranges = Vec::new();
         for id in self.sets_of(name) {
             let set = self.to_read(&id).await?;
             let (_, record) = set.record()?;
             for incarnation in (1..=record.incarnation.0).map(Incarnation) {
-                let tip = set.tip(incarnation).await?.map(|t| t.ts);
-                if let Some(range) = restorable(&state, &id, &record, incarnation, tip) {
+                let proven = proven(&set, &state, incarnation).await?;
+                for range in restorable(&state, &id, &record, incarnation, proven.as_slice()) {
                     ranges.push(TimelineRange {
                         replica_set: id.clone(),
                         incarnation,
@@ -149,6 +174,12 @@ impl Backup {
                 }
             }
         }
+        // One that went meanwhile is not offered.
+        snapshots.retain(|view| {
+            state
+                .snapshots
+                .contains_key(&(view.replica_set.clone(), view.id.clone()))
+        });
         Ok(Timeline { ranges, snapshots })
     }
 
@@ -211,28 +242,31 @@ impl Backup {
     }
 }
 
-/// What can be restored of one incarnation: from its oldest image that is consistent to its tip.
+/// The stretches of one incarnation in which every instant can be restored, oldest first. A snapshot whose oplog was given
+/// up is no stretch.
 fn restorable(
     state: &State,
     id: &ReplicaSetId,
     record: &ReplicaSet,
     incarnation: Incarnation,
-    tip: Option<Ts>,
-) -> Option<Range> {
-    let snapshots = state.snapshots.iter().filter(|((set, _), _)| set == id);
-    let images = snapshots
-        .filter_map(|(_, s)| s.image.as_ref())
-        .filter(|image| image.incarnation == incarnation);
-    let from = images.map(|image| image.at.ts).min()?;
-    // A snapshot is cut from applied entries only, so the tip is never behind it; but a store that was tampered with…
-    let to = tip
-        .filter(|tip| *tip >= from || record.incarnation != incarnation)
-        .unwrap_or(from)
-        .max(from);
-    Some(Range {
-        from: from.into(),
-        to: to.into(),
-    })
+    proven: &[Proven],
+) -> Vec<Range> {
+    let begins = |at| proven.iter().any(|range| range.start <= at && at <= range.tip);
+    let mut bases = bases(state, id, record);
+    let newest = bases.iter().rfind(|base| base.incarnation == incarnation).map(|b| b.at);
+    bases.retain(|base| base.incarnation == incarnation && (begins(base.at) || Some(base.at) == newest));
+    // What may be offered begins with a snapshot: a waypoint goes on.
+    if bases.iter().all(|base| base.snapshot.is_none()) {
+        return Vec::new();
+    }
+    let ranges = headwater_restore::plan::restorable(&bases, proven);
+    ranges
+        .into_iter()
+        .map(|range| Range {
+            from: range.from.into(),
+            to: range.to.into(),
+        })
+        .collect()
 }
 
 fn snapshot_view(set: &ReplicaSetId, id: &SnapshotId, snapshot: &Snapshot) -> SnapshotView {
@@ -249,6 +283,10 @@ fn snapshot_view(set: &ReplicaSetId, id: &SnapshotId, snapshot: &Snapshot) -> Sn
         documents: image.map_or(0, |i| i.documents),
         collections: image.map_or(0, |i| i.collections),
         reason: snapshot.reason.clone(),
+        tiers: snapshot.tiers.iter().map(tier_text).collect(),
+        expires: snapshot.expires_ms.map(rfc3339),
+        keep: snapshot.keep,
+        kept_because: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::command::{Command, Response};
 use crate::state::State;
-use crate::{deployments, keys, leases, nodes, replica_sets, restores, snapshots};
+use crate::{deployments, grooms, keeping, keys, leases, nodes, replica_sets, restores, schedules, snapshots};
 
 /// Carries out `command`. A refusal changes nothing.
 pub fn apply(state: &mut State, command: &Command) -> Response {
@@ -74,7 +74,9 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
             set,
             request_json,
             created_ms,
-        } => restores::create(state, *token, set, request_json, *created_ms),
+            uses,
+            until,
+        } => restores::create(state, *token, set, request_json, *created_ms, uses.as_ref(), *until),
         Command::UpdateRestore { id, epoch, progress } => restores::update(state, *id, *epoch, progress),
         Command::AddKey { hash, role } => keys::add(state, hash, *role),
         Command::RemoveKey { hash } => keys::remove(state, hash),
@@ -88,6 +90,31 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
             agent,
             expected,
         } => leases::grant(state, deployment, agent, *expected),
+        Command::SetSchedule {
+            name,
+            interval_s,
+            reference,
+            retention,
+            now_ms,
+        } => schedules::set(state, name, *interval_s, *reference, *retention, *now_ms),
+        Command::UpdateSnapshot {
+            set,
+            id,
+            keep,
+            expires_ms,
+        } => snapshots::update(state, set, id, *keep, *expires_ms),
+        Command::ExpireSnapshot { set, id, epoch, now_ms } => keeping::expire(state, set, id, *epoch, *now_ms),
+        Command::TrimOplog {
+            set,
+            incarnation,
+            epoch,
+            keep_after,
+            now_ms,
+        } => keeping::trim(state, set, *incarnation, *epoch, *keep_after, *now_ms),
+        Command::RequestGroom { set, dry_run, asked_ms } => grooms::request(state, set, *dry_run, *asked_ms),
+        Command::CondemnPacks { set, epoch, packs } => grooms::condemn(state, set, *epoch, packs),
+        Command::PacksRemoved { set, epoch, packs } => grooms::removed(state, set, *epoch, packs),
+        Command::NoteGroom { set, epoch, report } => grooms::note(state, set, *epoch, report),
     }
 }
 

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotId};
+use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotId, Ts};
 use serde::{Deserialize, Serialize};
 
+use crate::grooms::GroomReport;
 use crate::keys::KeyRole;
 use crate::replica_sets::ImageRef;
 use crate::restores::RestoreState;
+use crate::retention::Retention;
 use crate::state::NodeId;
+use crate::timetable::ReferenceTime;
 
 /// A change of the state.
 ///
@@ -176,6 +179,10 @@ pub enum Command {
         request_json: String,
         /// By the submitter's clock, milliseconds since 1970.
         created_ms: i64,
+        /// The image it begins with, which stays as long as it runs; refused when that is on its way out.
+        uses: Option<ImageRef>,
+        /// The instant it is to show.
+        until: Ts,
     },
     /// Says how a restore stands.
     UpdateRestore {
@@ -242,6 +249,92 @@ pub enum Command {
         agent: String,
         /// The number of the lease that is to end; 0 for none.
         expected: u64,
+    },
+    /// Says when snapshots of a deployment are taken and how long they stay. Snapshots that exist keep their dates.
+    SetSchedule {
+        /// Of which.
+        name: DeploymentName,
+        /// Seconds between snapshots.
+        interval_s: u64,
+        /// The time of the day that the timetable is reckoned from.
+        reference: ReferenceTime,
+        /// How long what stays.
+        retention: Retention,
+        /// By the submitter's clock, milliseconds since 1970: the next snapshot never comes earlier than it would have.
+        now_ms: i64,
+    },
+    /// Says how long one snapshot stays.
+    UpdateSnapshot {
+        /// Of which.
+        set: ReplicaSetId,
+        /// Which snapshot.
+        id: SnapshotId,
+        /// Whether it stays whatever its date.
+        keep: bool,
+        /// Until when, milliseconds since 1970; `None` for what the policy gives it when it completes, or for ever.
+        expires_ms: Option<i64>,
+    },
+    /// Forgets a snapshot whose time is over. Refused while [`crate::keeping::plan`] knows a reason for it to stay.
+    ExpireSnapshot {
+        /// Of which.
+        set: ReplicaSetId,
+        /// Which snapshot.
+        id: SnapshotId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// By the owner's clock, milliseconds since 1970.
+        now_ms: i64,
+    },
+    /// Gives up the oplog of one history up to a position. It is given up before it is deleted, so that nothing is offered that
+    /// may be gone. Refused while [`crate::keeping::plan`] needs it.
+    TrimOplog {
+        /// Of which.
+        set: ReplicaSetId,
+        /// Of which history.
+        incarnation: Incarnation,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// Entries after this stay.
+        keep_after: Optime,
+        /// By the owner's clock, milliseconds since 1970.
+        now_ms: i64,
+    },
+    /// Asks for a groom.
+    RequestGroom {
+        /// Of which.
+        set: ReplicaSetId,
+        /// Whether to look only.
+        dry_run: bool,
+        /// By the submitter's clock, milliseconds since 1970.
+        asked_ms: i64,
+    },
+    /// Makes known that packs go. Their living blocks are durable elsewhere before this is submitted; from now on no owner
+    /// trusts them, and they may be deleted.
+    CondemnPacks {
+        /// Of which.
+        set: ReplicaSetId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// Their keys.
+        packs: Vec<String>,
+    },
+    /// Makes known that condemned packs are deleted.
+    PacksRemoved {
+        /// Of which.
+        set: ReplicaSetId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// Their keys.
+        packs: Vec<String>,
+    },
+    /// Says how a groom ended; what it was asked for is no longer asked for.
+    NoteGroom {
+        /// Of which.
+        set: ReplicaSetId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// What it did.
+        report: GroomReport,
     },
 }
 

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::apply::Answer;
 use crate::command::{RefusalKind, Response};
 use crate::restores::{self};
+use crate::schedules::{self, Schedule};
 use crate::state::State;
+use crate::timetable::Timetable;
 
 /// A replica set or sharded cluster that is protected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,20 +17,22 @@ pub struct Deployment {
     pub uri: String,
     /// Whether it is streamed.
     pub active: bool,
-    /// Seconds between scheduled snapshots.
-    pub snapshot_interval_s: u64,
     /// When it was added, milliseconds since 1970.
     pub created_ms: i64,
+    /// When snapshots are taken and how long they stay.
+    pub schedule: Schedule,
 }
 
 pub(crate) fn add(state: &mut State, name: &DeploymentName, uri: &str, interval: u64, created_ms: i64) -> Answer {
-    check_interval(interval)?;
+    let schedule = schedules::begin(interval, created_ms)?;
     if uri.is_empty() || uri.len() > limits::URI_MAX_BYTES {
         let message = format!("a connection string has 1 to {} bytes", limits::URI_MAX_BYTES);
         return Err(Response::refused(RefusalKind::Limit, message));
     }
     match state.deployments.get(name) {
-        Some(known) if known.uri == uri && known.snapshot_interval_s == interval => return Ok(Response::Done),
+        Some(known) if known.uri == uri && known.schedule.timetable.interval_s == interval => {
+            return Ok(Response::Done);
+        }
         Some(_) => {
             let message = format!("{name} exists already with another source or interval; remove it or choose a name");
             return Err(Response::refused(RefusalKind::Conflict, message));
@@ -45,8 +49,8 @@ pub(crate) fn add(state: &mut State, name: &DeploymentName, uri: &str, interval:
     let deployment = Deployment {
         uri: uri.to_owned(),
         active: true,
-        snapshot_interval_s: interval,
         created_ms,
+        schedule,
     };
     state.deployments.insert(name.clone(), deployment);
     Ok(Response::Done)
@@ -67,6 +71,8 @@ pub(crate) fn remove(state: &mut State, name: &DeploymentName) -> Answer {
         !leaves
     });
     state.snapshots.retain(|(set, _), _| set.deployment() != name);
+    state.oplog_floors.retain(|(set, _), _| set.deployment() != name);
+    state.grooms.retain(|set, _| set.deployment() != name);
     restores::fail_all_of(state, name);
     Ok(Response::Done)
 }
@@ -77,8 +83,12 @@ pub(crate) fn set_active(state: &mut State, name: &DeploymentName, active: bool)
 }
 
 pub(crate) fn set_snapshot_interval(state: &mut State, name: &DeploymentName, seconds: u64) -> Answer {
-    check_interval(seconds)?;
-    find(state, name)?.snapshot_interval_s = seconds;
+    let timetable = find(state, name)?.schedule.timetable;
+    schedules::check_interval(seconds)?;
+    find(state, name)?.schedule.timetable = Timetable {
+        interval_s: seconds,
+        ..timetable
+    };
     Ok(Response::Done)
 }
 
@@ -88,14 +98,4 @@ pub(crate) fn find<'a>(state: &'a mut State, name: &DeploymentName) -> Result<&'
         .deployments
         .get_mut(name)
         .ok_or_else(|| Response::refused(RefusalKind::NotFound, message()))
-}
-
-fn check_interval(seconds: u64) -> Result<(), Response> {
-    match seconds {
-        0 => Err(Response::refused(
-            RefusalKind::Limit,
-            "snapshots are at least one second apart",
-        )),
-        _ => Ok(()),
-    }
 }

@@ -1,11 +1,12 @@
 //! Restores: asked for, running, ended.
 
-use headwater_model::{DeploymentName, Epoch, ReplicaSetId, limits};
+use headwater_model::{DeploymentName, Epoch, ReplicaSetId, Ts, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::{Answer, shorten};
 use crate::command::{RefusalKind, Response, RestoreProgress};
-use crate::replica_sets::{self, check_epoch};
+use crate::keeping;
+use crate::replica_sets::{self, ImageRef, check_epoch, check_image};
 use crate::state::State;
 
 /// The life of a restore.
@@ -44,9 +45,19 @@ pub struct Restore {
     pub created_ms: i64,
     /// Where to go on after a crash, for whoever carries it out.
     pub cursor_json: String,
+    /// The image it begins with: neither it nor the oplog after it goes while the restore runs.
+    pub uses: Option<ImageRef>,
 }
 
-pub(crate) fn create(state: &mut State, token: u64, set: &ReplicaSetId, request_json: &str, created_ms: i64) -> Answer {
+pub(crate) fn create(
+    state: &mut State,
+    token: u64,
+    set: &ReplicaSetId,
+    request_json: &str,
+    created_ms: i64,
+    uses: Option<&ImageRef>,
+    until: Ts,
+) -> Answer {
     if let Some((id, there)) = state.restores.iter().find(|(_, restore)| restore.token == token) {
         if there.replica_set == *set && there.request_json == request_json {
             return Ok(Response::RestoreCreated { id: *id });
@@ -61,6 +72,10 @@ pub(crate) fn create(state: &mut State, token: u64, set: &ReplicaSetId, request_
             limits::RESTORE_TEXT_MAX_BYTES
         );
         return Err(Response::refused(RefusalKind::Limit, message));
+    }
+    if let Some(image) = uses {
+        check_image(image)?;
+        keeping::check_usable(state, set, image, until)?;
     }
     let running = state
         .restores
@@ -84,6 +99,7 @@ pub(crate) fn create(state: &mut State, token: u64, set: &ReplicaSetId, request_
         error: None,
         created_ms,
         cursor_json: String::new(),
+        uses: uses.cloned(),
     };
     state.restores.insert(state.last_restore, restore);
     forget_oldest(state);

@@ -65,6 +65,16 @@ pub struct Stamp {
     pub expires_ms: i64,
 }
 
+impl Stamp {
+    /// The stamp of a snapshot that is outside of the schedule: it stays as long as every one does.
+    pub fn base_only(retention: &Retention, completed_ms: i64) -> Stamp {
+        Stamp {
+            tiers: BTreeSet::from([Tier::Base]),
+            expires_ms: completed_ms.saturating_add(i64::from(retention.snapshot_retention_days) * DAY_MS),
+        }
+    }
+}
+
 /// A complete snapshot as retention sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
@@ -161,16 +171,28 @@ pub fn stamp(retention: &Retention, earlier: impl IntoIterator<Item = i64>, comp
     }
 }
 
-/// Decides what stays. `head_replay_from` is where the oplog must be read from to open the head again; `None` while there is
-/// no head, when all oplog stays.
+/// Where a head can be opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadAt {
+    /// The instant of its waypoint.
+    pub at: Optime,
+    /// From where the oplog must be read to go on from it.
+    pub replay_from: Optime,
+}
+
+/// Decides what stays. While there is no head all oplog stays.
+///
+/// The window is reckoned from the head's own instant where that is earlier than the clock's: it stretches while a head lags
+/// or the source is silent, and a clock that was set forward takes nothing away.
 pub fn plan(
     retention: &Retention,
     held: &[Held],
     incarnation: Incarnation,
-    head_replay_from: Option<Optime>,
+    head: Option<HeadAt>,
     now_ms: i64,
 ) -> RetentionPlan {
-    let window_ms = now_ms.saturating_sub(i64::from(retention.point_in_time_window_hours) * HOUR_MS);
+    let newest_ms = head.map_or(now_ms, |head| now_ms.min(seconds(head.at) * 1000 + 999));
+    let window_ms = newest_ms.saturating_sub(i64::from(retention.point_in_time_window_hours) * HOUR_MS);
     let of_history = || held.iter().filter(|snapshot| snapshot.incarnation == incarnation);
     let by_optime = |a: &&Held, b: &&Held| a.at.cmp(&b.at);
     // The latest one the window reaches back beyond; while there is none, the earliest: all that exists is in the window.
@@ -205,8 +227,8 @@ pub fn plan(
             plan.kept.push((snapshot.id.clone(), reasons));
         }
     }
-    plan.oplog_needed_from = match (base, head_replay_from) {
-        (Some(base), Some(head)) => Some(base.replay_from.min(head)),
+    plan.oplog_needed_from = match (base, head) {
+        (Some(base), Some(head)) => Some(base.replay_from.min(head.replay_from)),
         _ => None,
     };
     plan
@@ -231,6 +253,10 @@ mod tests {
             ts: Ts::new((ms / 1000) as u32, 1),
             term: 1,
         }
+    }
+
+    fn head(at: Optime) -> HeadAt {
+        HeadAt { at, replay_from: at }
     }
 
     fn held(completed_ms: i64, expires_ms: Option<i64>) -> Held {
@@ -338,7 +364,7 @@ mod tests {
             &Retention::default(),
             &snapshots,
             Incarnation(1),
-            Some(at(hours_ago(1))),
+            Some(head(at(hours_ago(1)))),
             now,
         );
         let kept: Vec<_> = plan
@@ -366,9 +392,9 @@ mod tests {
         let snapshots = [held(now - 30 * HOUR_MS, None), held(now - HOUR_MS, None)];
         let needed = |head| plan(&Retention::default(), &snapshots, Incarnation(1), head, now).oplog_needed_from;
         let lagging = at(now - 90 * HOUR_MS);
-        assert_eq!(needed(Some(lagging)), Some(lagging));
+        assert_eq!(needed(Some(head(lagging))), Some(lagging));
         assert_eq!(needed(None), None);
-        let none = plan(&Retention::default(), &[], Incarnation(1), Some(lagging), now);
+        let none = plan(&Retention::default(), &[], Incarnation(1), Some(head(lagging)), now);
         assert_eq!(
             none.oplog_needed_from, None,
             "without a snapshot every entry may be needed"

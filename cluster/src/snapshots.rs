@@ -1,11 +1,14 @@
 //! Snapshots: asked for, complete, dropped.
 
+use std::collections::BTreeSet;
+
 use headwater_model::{Epoch, Incarnation, Phase, ReplicaSetId, SnapshotId, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Answer;
 use crate::command::{RefusalKind, Response};
 use crate::replica_sets::{self, ImageRef, check_epoch, check_image, check_incarnation};
+use crate::retention::{Retention, Stamp, Tier, stamp};
 use crate::state::State;
 
 /// A retained image, or the wish for one.
@@ -23,7 +26,16 @@ pub struct Snapshot {
     pub reason: String,
     /// Bytes newly stored for it.
     pub stored_bytes: u64,
+    /// As what it is kept; stamped when it completes.
+    pub tiers: BTreeSet<Tier>,
+    /// Until when, milliseconds since 1970; stamped when it completes, unless a user was quicker. `None` for ever.
+    pub expires_ms: Option<i64>,
+    /// A user's wish that it stays whatever its date.
+    pub keep: bool,
 }
+
+/// The reason of a snapshot that a user asked for. It is no part of the schedule and never promoted.
+const DEMAND: &str = "demand";
 
 pub(crate) fn request(
     state: &mut State,
@@ -71,6 +83,9 @@ pub(crate) fn request(
         completed_ms: None,
         reason,
         stored_bytes: 0,
+        tiers: BTreeSet::new(),
+        expires_ms: None,
+        keep: false,
     };
     state.snapshots.insert(key, snapshot);
     Ok(Response::Done)
@@ -89,6 +104,7 @@ pub(crate) fn complete(
     let known = replica_sets::find(state, set)?;
     check_incarnation(set, known, image.incarnation)?;
     check_epoch(set, known, epoch)?;
+    let stamp = stamp_of(state, set, id, completed_ms);
     let Some(snapshot) = state.snapshots.get_mut(&(set.clone(), id.clone())) else {
         let message = format!("nobody asks for snapshot {id} of {set} any more");
         return Err(Response::refused(RefusalKind::NotFound, message));
@@ -103,18 +119,52 @@ pub(crate) fn complete(
             snapshot.image = Some(image.clone());
             snapshot.completed_ms = Some(completed_ms);
             snapshot.stored_bytes = stored_bytes;
+            snapshot.tiers = stamp.tiers;
+            snapshot.expires_ms = snapshot.expires_ms.or(Some(stamp.expires_ms));
             Ok(Response::Done)
         }
     }
 }
 
+/// What a snapshot gets when it completes now.
+fn stamp_of(state: &State, set: &ReplicaSetId, id: &SnapshotId, completed_ms: i64) -> Stamp {
+    let deployment = state.deployments.get(set.deployment());
+    let retention = deployment.map_or_else(Retention::default, |deployment| deployment.schedule.retention);
+    let own = state.snapshots.get(&(set.clone(), id.clone()));
+    if own.is_some_and(|own| own.reason == DEMAND) {
+        return Stamp::base_only(&retention, completed_ms);
+    }
+    let others = state.snapshots.iter().filter(|((of, _), _)| of == set);
+    let scheduled = others.filter(|(_, other)| other.reason != DEMAND);
+    stamp(
+        &retention,
+        scheduled.filter_map(|(_, other)| other.completed_ms),
+        completed_ms,
+    )
+}
+
+pub(crate) fn update(
+    state: &mut State,
+    set: &ReplicaSetId,
+    id: &SnapshotId,
+    keep: bool,
+    expires_ms: Option<i64>,
+) -> Answer {
+    let snapshot = state.snapshots.get_mut(&(set.clone(), id.clone()));
+    let snapshot = snapshot.ok_or_else(|| not_found(set, id))?;
+    snapshot.keep = keep;
+    snapshot.expires_ms = expires_ms;
+    Ok(Response::Done)
+}
+
+pub(crate) fn not_found(set: &ReplicaSetId, id: &SnapshotId) -> Response {
+    Response::refused(RefusalKind::NotFound, format!("there is no snapshot {id} of {set}"))
+}
+
 pub(crate) fn drop_snapshot(state: &mut State, set: &ReplicaSetId, id: &SnapshotId) -> Answer {
     match state.snapshots.remove(&(set.clone(), id.clone())) {
         Some(_) => Ok(Response::Done),
-        None => Err(Response::refused(
-            RefusalKind::NotFound,
-            format!("there is no snapshot {id} of {set}"),
-        )),
+        None => Err(not_found(set, id)),
     }
 }
 

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use headwater_model::{DeploymentName, Epoch, Incarnation, ReplicaSetId, SnapshotId};
+use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, ReplicaSetId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
 use crate::deployments::Deployment;
+use crate::grooms::Grooming;
 use crate::keys::KeyRole;
 use crate::leases::Lease;
 use crate::nodes::NodeRecord;
@@ -57,4 +58,8 @@ pub struct State {
     pub leases: BTreeMap<DeploymentName, Lease>,
     /// The highest number ever given to a lease.
     pub last_lease: u64,
+    /// Of each history whose oplog was trimmed: entries up to here are given up, whether or not they are deleted yet.
+    pub oplog_floors: BTreeMap<(ReplicaSetId, Incarnation), Optime>,
+    /// How grooms stand; none for a replica set that was never groomed.
+    pub grooms: BTreeMap<ReplicaSetId, Grooming>,
 }

@@ -12,6 +12,11 @@
 //! | `GET /api/v1/deployments/{name}/snapshots` | → `[SnapshotView]` |
 //! | `POST /api/v1/deployments/{name}/snapshots` | → [`SnapshotView`], `complete: false` at first |
 //! | `GET`, `DELETE /api/v1/deployments/{name}/snapshots/{id}` | → [`SnapshotView`], `{}` |
+//! | `POST /api/v1/deployments/{name}/snapshots/{id}` | [`crate::keeping::SnapshotChange`] → [`SnapshotView`] |
+//! | `GET /api/v1/deployments/{name}/schedule` | → [`crate::keeping::ScheduleView`] |
+//! | `POST /api/v1/deployments/{name}/schedule` | [`crate::keeping::ScheduleChange`] → [`crate::keeping::ScheduleView`] |
+//! | `GET /api/v1/deployments/{name}/groom` | → `[crate::keeping::GroomView]` |
+//! | `POST /api/v1/deployments/{name}/groom` | [`crate::keeping::GroomRequest`] → `[crate::keeping::GroomView]` |
 //! | `POST /api/v1/deployments/{name}/restores/plan` | [`RestoreRequest`] → [`RestorePlanView`] |
 //! | `POST /api/v1/deployments/{name}/restores` | [`RestoreRequest`] → [`RestoreView`] |
 //! | `GET /api/v1/restores` , `/api/v1/restores/{id}` | → `[RestoreView]`, [`RestoreView`] |
@@ -164,6 +169,18 @@ pub struct SnapshotView {
     pub collections: u64,
     /// Why it was taken: `schedule`, `demand` or `sync`.
     pub reason: String,
+    /// As what it is kept: `base`, `daily`, `weekly`, `monthly`; nothing until it is complete.
+    #[serde(default)]
+    pub tiers: Vec<String>,
+    /// Until when, RFC 3339; `None` for ever, or until it is complete.
+    #[serde(default)]
+    pub expires: Option<String>,
+    /// Whether it stays whatever its date.
+    #[serde(default)]
+    pub keep: bool,
+    /// Every reason for which it is there now; none when its time is over.
+    #[serde(default)]
+    pub kept_because: Vec<String>,
 }
 
 /// What can be restored of a deployment.

@@ -10,6 +10,7 @@ pub mod admin;
 pub mod agent;
 pub mod frame;
 pub mod internal;
+pub mod keeping;
 pub mod slices;
 
 pub use headwater_model::redact;

@@ -5,6 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use headwater_model::{DeploymentName, SnapshotId};
 use headwater_protocol::admin::{AddDeployment, RestoreRequest};
 use headwater_protocol::agent::{Accepted, Refusal, RefusalKind};
+use headwater_protocol::keeping::{GroomRequest, ScheduleChange, SnapshotChange};
 
 use crate::fault::Fault;
 use crate::{access, archive, body, place};
@@ -15,6 +16,7 @@ const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
 const GET_POST: &[Method] = &[Method::GET, Method::POST];
 const GET_DELETE: &[Method] = &[Method::GET, Method::DELETE];
+const GET_POST_DELETE: &[Method] = &[Method::GET, Method::POST, Method::DELETE];
 
 pub(crate) fn routes(cfg: &mut web::ServiceConfig) {
     let all = "/api/v1/deployments";
@@ -39,9 +41,20 @@ pub(crate) fn routes(cfg: &mut web::ServiceConfig) {
             .route(web::post().to(take_snapshot)),
     )
     .service(
-        place(&format!("{one}/snapshots/{{id}}"), GET_DELETE)
+        place(&format!("{one}/snapshots/{{id}}"), GET_POST_DELETE)
             .route(web::get().to(snapshot))
+            .route(web::post().to(change_snapshot))
             .route(web::delete().to(delete_snapshot)),
+    )
+    .service(
+        place(&format!("{one}/schedule"), GET_POST)
+            .route(web::get().to(schedule))
+            .route(web::post().to(set_schedule)),
+    )
+    .service(
+        place(&format!("{one}/groom"), GET_POST)
+            .route(web::get().to(grooms))
+            .route(web::post().to(run_groom)),
     )
     .service(place(&format!("{one}/restores/plan"), POST).route(web::post().to(plan_restore)))
     .service(place(&format!("{one}/restores"), POST).route(web::post().to(start_restore)))
@@ -131,6 +144,37 @@ async fn delete_snapshot(req: HttpRequest) -> Answer {
     let backup = access::admin(&req)?;
     backup.delete_snapshot(&name_of(&req)?, &snapshot_of(&req)?).await?;
     Ok(HttpResponse::Ok().json(Accepted {}))
+}
+
+async fn change_snapshot(req: HttpRequest, payload: web::Payload) -> Answer {
+    let backup = access::admin(&req)?;
+    let (name, id) = (name_of(&req)?, snapshot_of(&req)?);
+    let change: SnapshotChange = body::json(&req, payload).await?;
+    Ok(HttpResponse::Ok().json(backup.change_snapshot(&name, &id, change).await?))
+}
+
+async fn schedule(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.schedule(&name_of(&req)?).await?))
+}
+
+async fn set_schedule(req: HttpRequest, payload: web::Payload) -> Answer {
+    let backup = access::admin(&req)?;
+    let name = name_of(&req)?;
+    let change: ScheduleChange = body::json(&req, payload).await?;
+    Ok(HttpResponse::Ok().json(backup.set_schedule(&name, change).await?))
+}
+
+async fn grooms(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.grooms(&name_of(&req)?).await?))
+}
+
+async fn run_groom(req: HttpRequest, payload: web::Payload) -> Answer {
+    let backup = access::admin(&req)?;
+    let name = name_of(&req)?;
+    let request: GroomRequest = body::json(&req, payload).await?;
+    Ok(HttpResponse::Ok().json(backup.run_groom(&name, request).await?))
 }
 
 async fn plan_restore(req: HttpRequest, payload: web::Payload) -> Answer {

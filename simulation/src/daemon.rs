@@ -10,11 +10,13 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use headwater_actors::enrol::{self, Enrolled, Wish};
-use headwater_actors::{Backup, Ground, Tuning};
+use headwater_actors::{Backup, GroomRules, Ground, Tuning};
 use headwater_cluster::{Addresses, Control, KeyRole, NodeId, Settings};
 use headwater_host::memory::MemoryDisk;
 use headwater_host::{ExitReason, Host, Kv, Op, Serve, Transport, TransportError};
 use headwater_store::objects::Objects;
+use headwater_store::oplog_store::MergeSettings;
+use headwater_store::pack::groom::Thresholds;
 
 use crate::disk::SimKv;
 use crate::door::{self, AGENT_KEY};
@@ -178,6 +180,20 @@ impl Run {
             tuning: Tuning {
                 memtable_bytes: draw.memtable_bytes,
                 waypoint_seconds: draw.waypoint_seconds,
+                tend_seconds: draw.tend_seconds,
+                merge: MergeSettings {
+                    segment_bytes: 200_000,
+                    min_slices: draw.merge_slices,
+                    keep_slices: 8,
+                },
+                groom: GroomRules {
+                    thresholds: Thresholds {
+                        dead_min_bytes: 1,
+                        ..Thresholds::default()
+                    },
+                    count_max_age_ms: 60_000,
+                    rest_ms: draw.tend_seconds as i64 * 1000,
+                },
                 scratch: None,
                 threads: 0,
                 cluster: identity.cluster,

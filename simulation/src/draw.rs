@@ -93,6 +93,12 @@ pub struct Draw {
     pub snapshot_interval_s: u64,
     /// How long an agent waits for an answer, in milliseconds.
     pub patience_ms: u64,
+    /// Seconds between looks at leftovers and at the stored oplog; also between grooms.
+    pub tend_seconds: u64,
+    /// Slices that are worth merging.
+    pub merge_slices: usize,
+    /// Hours of the point-in-time window, where snapshots expire as soon as they are complete.
+    pub short_window: Option<u32>,
     /// What befalls it.
     pub chaos: Chaos,
 }
@@ -151,6 +157,9 @@ impl Draw {
             waypoint_seconds: rng.gen_range(2..40),
             snapshot_interval_s: rng.gen_range(60..200),
             patience_ms: rng.gen_range(1500..20_000),
+            tend_seconds: 60,
+            merge_slices: 64,
+            short_window: None,
             chaos: Chaos {
                 kill_daemon: every(rng, wild, 4..60),
                 kill_all: every(rng, wild, 20..120),
@@ -178,6 +187,9 @@ impl Draw {
         draw.chaos.replace = every(rng, wild && several, 15..120);
         draw.chaos.drain = every(rng, wild && several, 10..90);
         draw.chaos.remove = every(rng, wild && several, 15..120);
+        draw.tend_seconds = rng.gen_range(4..30);
+        draw.merge_slices = rng.gen_range(3..60);
+        draw.short_window = [None, None, Some(0), Some(1)][rng.gen_range(0..4)];
         draw
     }
 }

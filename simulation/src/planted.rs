@@ -47,6 +47,8 @@ pub enum Bug {
     GroomDeletesPack,
     /// A groom deletes the newest image.
     GroomDeletesImage,
+    /// A trim of the oplog takes a slice that is still needed.
+    TrimTakesNeeded,
     /// A restored document is changed.
     RestoreAlters,
     /// A restore stops one entry short.
@@ -58,7 +60,7 @@ pub enum Bug {
 }
 
 /// All of them.
-pub const ALL: [Bug; 23] = [
+pub const ALL: [Bug; 24] = [
     Bug::DiskForgetsFlush,
     Bug::StoreOverwrites,
     Bug::ListForgetsLast,
@@ -78,6 +80,7 @@ pub const ALL: [Bug; 23] = [
     Bug::DiskOfYesterday,
     Bug::GroomDeletesPack,
     Bug::GroomDeletesImage,
+    Bug::TrimTakesNeeded,
     Bug::RestoreAlters,
     Bug::RestoreStopsShort,
     Bug::SnapshotVanishes,

@@ -11,7 +11,12 @@ use crate::world::World;
 
 /// Lets a planted bug of this kind begin.
 pub fn unleash(world: &Rc<World>) {
-    let rogues = [Bug::GroomDeletesPack, Bug::GroomDeletesImage, Bug::OplogRots];
+    let rogues = [
+        Bug::GroomDeletesPack,
+        Bug::GroomDeletesImage,
+        Bug::TrimTakesNeeded,
+        Bug::OplogRots,
+    ];
     let Some(bug) = rogues.into_iter().find(|bug| planted::is(*bug)) else {
         return;
     };

@@ -212,6 +212,11 @@ async fn lacks(world: &World) -> Option<String> {
 /// The world is at rest: everything that was promised is looked at.
 async fn rest(world: &World) -> Result<(), Violation> {
     let oracle = &world.parts.oracle;
+    if world.parts.draw.short_window.is_some() {
+        // What is offered from now on stays; what was about to go has time to.
+        wishes::schedule(world, 30, 24).await;
+        tokio::time::sleep(Duration::from_secs(90)).await;
+    }
     let asked = wishes::snapshot(world, 0).await;
     let asked = asked.ok_or_else(|| Violation::Stuck(0, "a snapshot was refused".to_owned()))?;
     let began = Instant::now();

@@ -129,7 +129,16 @@ impl Store {
     pub fn holds(&self, bytes: &[u8]) -> bool {
         let key = self.lock().written.get(blake3::hash(bytes).as_bytes()).cloned();
         let found = key.and_then(|key| self.objects.get(&key).now_or_never());
-        found.is_some_and(|found| found.is_ok_and(|found| found == bytes))
+        if found.is_some_and(|found| found.is_ok_and(|found| found == bytes)) {
+            return true;
+        }
+        // It may have been merged with others since it was written.
+        let segments = self
+            .objects
+            .contents()
+            .into_iter()
+            .filter(|(key, _)| key.contains("/oplog/"));
+        segments.into_iter().any(|(_, whole)| lies_within(&whole, bytes))
     }
 
     /// An epoch under which two processes wrote blocks, if there is one.
@@ -285,4 +294,9 @@ impl Objects for StoreDoor {
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.call(key, true, self.store.objects.delete(key)).await
     }
+}
+
+/// Whether `part` lies within `whole`.
+fn lies_within(whole: &[u8], part: &[u8]) -> bool {
+    whole.windows(part.len().max(1)).any(|window| window == part)
 }

@@ -27,13 +27,14 @@ struct Trace {
 const TAIL: usize = 60;
 
 /// Every mark there is: a set of seeds that did not hit one of them has not tried what it stands for.
-pub const MARKS: [&str; 39] = [
+pub const MARKS: [&str; 44] = [
     "agent killed",
     "agent: request timed out",
     "clock set",
     "daemon killed",
     "daemon lost its disk",
     "disk: flush failed",
+    "groom: packs condemned",
     "network: answer died with its process",
     "network: answer lost",
     "network: late message",
@@ -44,6 +45,7 @@ pub const MARKS: [&str; 39] = [
     "node drained",
     "node removed",
     "power cut",
+    "oplog given up",
     "process ended itself",
     "process paused",
     "restore checked",
@@ -63,9 +65,12 @@ pub const MARKS: [&str; 39] = [
     "store: full",
     "store: outage",
     "store: refused, full",
+    "user: groom",
     "user: resync",
+    "user: short retention",
     "user: snapshot asked for",
     "user: snapshot deleted",
+    "user: snapshot kept or released",
     "user: stop and restart",
 ];
 

@@ -5,6 +5,7 @@ use headwater_actors::Backup;
 use headwater_model::{DeploymentName, SnapshotId};
 use headwater_protocol::admin::{AddDeployment, At, Destination, RestoreRequest};
 use headwater_protocol::agent::Refusal;
+use headwater_protocol::keeping::{GroomRequest, ScheduleChange, SnapshotChange};
 use serde::Serialize;
 
 use crate::network::Answer;
@@ -22,6 +23,12 @@ pub enum Wish {
     Snapshot(DeploymentName),
     /// Forgets one.
     DeleteSnapshot(DeploymentName, SnapshotId),
+    /// Keeps one, or lets it go when its time comes.
+    ChangeSnapshot(DeploymentName, SnapshotId, SnapshotChange),
+    /// Says how long what stays.
+    Schedule(DeploymentName, ScheduleChange),
+    /// Grooms.
+    Groom(DeploymentName, GroomRequest),
     /// Begins a new first copy.
     Resync(DeploymentName),
     /// Stops streaming, or streams again.
@@ -44,6 +51,9 @@ pub async fn grant(backup: &Backup, wish: Wish) -> Answer {
         Wish::Timeline(name) => json(backup.timeline(&name).await),
         Wish::Snapshot(name) => json(backup.take_snapshot(&name).await),
         Wish::DeleteSnapshot(name, id) => json(backup.delete_snapshot(&name, &id).await),
+        Wish::ChangeSnapshot(name, id, change) => json(backup.change_snapshot(&name, &id, change).await),
+        Wish::Schedule(name, change) => json(backup.set_schedule(&name, change).await),
+        Wish::Groom(name, request) => json(backup.run_groom(&name, request).await),
         Wish::Resync(name) => json(backup.resync_deployment(&name).await),
         Wish::Active(name, true) => json(backup.restart_deployment(&name).await),
         Wish::Active(name, false) => json(backup.stop_deployment(&name).await),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use headwater_model::Ts;
 use headwater_protocol::admin::{AddDeployment, At, SnapshotView, Status, Timeline};
+use headwater_protocol::keeping::{GroomRequest, ScheduleChange, SnapshotChange};
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde::de::DeserializeOwned;
@@ -48,7 +49,30 @@ pub async fn protect(world: &World) {
         };
         match ask(world, at, Wish::Add(request)).await {
             // Refused as known: it was carried out before, and only the answer was lost.
-            Some((200 | 409, _)) => return,
+            Some((200 | 409, _)) => break,
+            _ => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
+    if let Some(window) = world.parts.draw.short_window {
+        trace::mark("user: short retention");
+        schedule(world, 0, window).await;
+    }
+}
+
+/// Lets every snapshot stay for so many days, and the oplog for so many hours; for as long as it takes.
+pub async fn schedule(world: &World, days: u32, hours: u32) {
+    let Some(name) = deployment() else { return };
+    for at in (0..world.daemons.len()).cycle() {
+        let change = ScheduleChange {
+            snapshot_retention_days: Some(days),
+            daily_snapshot_retention_days: Some(days),
+            weekly_snapshot_retention_weeks: Some(days),
+            monthly_snapshot_retention_months: Some(days),
+            point_in_time_window_hours: Some(hours),
+            ..ScheduleChange::default()
+        };
+        match ask(world, at, Wish::Schedule(name.clone(), change)).await {
+            Some((200, _)) => return,
             _ => tokio::time::sleep(Duration::from_millis(500)).await,
         }
     }
@@ -73,11 +97,18 @@ pub async fn snapshot(world: &World, at: usize) -> Option<SnapshotView> {
 /// One of the things users do all the time.
 pub async fn some(world: &World, rng: &mut StdRng) {
     let at = rng.gen_range(0..world.daemons.len());
-    match rng.gen_range(0..4) {
+    match rng.gen_range(0..7) {
         0 => {
             snapshot(world, at).await;
         }
         1 => delete(world, at, rng).await,
+        2 => keep(world, at, rng).await,
+        3 => {
+            trace::mark("user: groom");
+            let Some(name) = deployment() else { return };
+            let dry_run = rng.gen_bool(0.2);
+            ask(world, at, Wish::Groom(name, GroomRequest { dry_run })).await;
+        }
         _ => {
             let Some(timeline) = timeline(world, at).await else {
                 return;
@@ -104,6 +135,24 @@ async fn delete(world: &World, at: usize, rng: &mut StdRng) {
     }
 }
 
+async fn keep(world: &World, at: usize, rng: &mut StdRng) {
+    let (Some(timeline), Some(name)) = (timeline(world, at).await, deployment()) else {
+        return;
+    };
+    if timeline.snapshots.is_empty() {
+        return;
+    }
+    trace::mark("user: snapshot kept or released");
+    let id = timeline.snapshots[rng.gen_range(0..timeline.snapshots.len())]
+        .id
+        .clone();
+    let change = SnapshotChange {
+        keep: Some(rng.gen_bool(0.5)),
+        expires_ms: None,
+    };
+    ask(world, at, Wish::ChangeSnapshot(name, id, change)).await;
+}
+
 /// Things users seldom do: a new first copy; a stop and a restart.
 pub async fn upset(world: &World, rng: &mut StdRng) {
     let Some(name) = deployment() else { return };
@@ -115,7 +164,10 @@ pub async fn upset(world: &World, rng: &mut StdRng) {
         trace::mark("user: stop and restart");
         ask(world, at, Wish::Active(name.clone(), false)).await;
         tokio::time::sleep(Duration::from_millis(rng.gen_range(100..10_000))).await;
-        ask(world, at, Wish::Active(name, true)).await;
+        // Until it is known to be done: a deployment that is left stopped never converges.
+        while !matches!(ask(world, at, Wish::Active(name.clone(), true)).await, Some((200, _))) {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
     }
 }
 

@@ -100,7 +100,7 @@ fn seeds_that_found_something_once_stay_clean() {
 }
 
 /// The museum: each bug must be found within so many seeds, counted from 0.
-const MUSEUM: [(Bug, u64); 20] = [
+const MUSEUM: [(Bug, u64); 21] = [
     (Bug::DiskForgetsFlush, 16),
     (Bug::DiskOfYesterday, 16),
     (Bug::ListForgetsLast, 4),
@@ -118,6 +118,7 @@ const MUSEUM: [(Bug, u64); 20] = [
     (Bug::ListingForgetsCollection, 4),
     (Bug::GroomDeletesPack, 6),
     (Bug::GroomDeletesImage, 6),
+    (Bug::TrimTakesNeeded, 6),
     (Bug::RestoreAlters, 6),
     (Bug::RestoreStopsShort, 6),
     (Bug::OplogRots, 8),

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use headwater_config::quantity::milliseconds;
 use headwater_model::{DeploymentName, SnapshotId};
 use headwater_protocol::admin::SnapshotView;
+use headwater_protocol::keeping::SnapshotChange;
 
 use crate::client::Client;
 use crate::confirm;
@@ -20,16 +22,25 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 #[command(before_help = "Examples:
   headwater snapshot take shop --wait
   headwater snapshot list shop
-  headwater snapshot show shop ID\n")]
+  headwater snapshot show shop ID
+  headwater snapshot keep shop ID\n")]
 pub enum Snapshot {
     /// Take a snapshot now
-    #[command(before_help = "Examples:\n  headwater snapshot take shop --wait\n")]
+    #[command(
+        before_help = "Examples:\n  headwater snapshot take shop --wait\n  headwater snapshot take shop --expires 30d\n"
+    )]
     Take {
         /// Of which deployment
         name: DeploymentName,
         /// Come back when it is complete
         #[arg(long)]
         wait: bool,
+        /// How long it stays [default: as long as the schedule lets every snapshot stay]
+        #[arg(long, value_name = "TIME", value_parser = expiry)]
+        expires: Option<u64>,
+        /// Let it stay until it is released or deleted
+        #[arg(long)]
+        keep: bool,
     },
     /// List the snapshots of a deployment
     List {
@@ -42,6 +53,27 @@ pub enum Snapshot {
         name: DeploymentName,
         /// Which one
         id: SnapshotId,
+    },
+    /// Let a snapshot stay whatever its date
+    #[command(before_help = "Examples:\n  headwater snapshot keep shop ID\n")]
+    Keep {
+        /// Of which deployment
+        name: DeploymentName,
+        /// Which one
+        id: SnapshotId,
+    },
+    /// Let a snapshot go when its date comes
+    #[command(
+        before_help = "Examples:\n  headwater snapshot release shop ID\n  headwater snapshot release shop ID --expires 7d\n"
+    )]
+    Release {
+        /// Of which deployment
+        name: DeploymentName,
+        /// Which one
+        id: SnapshotId,
+        /// How long it stays from now on [default: until the date it has]
+        #[arg(long, value_name = "TIME", value_parser = expiry)]
+        expires: Option<u64>,
     },
     /// Delete a snapshot
     #[command(
@@ -62,8 +94,17 @@ impl Snapshot {
     /// Carries it out.
     pub async fn run(self, client: &Client, format: Format) -> Outcome {
         match self {
-            Snapshot::Take { name, wait } => {
-                let asked: SnapshotView = client.order(&all(&name)).await?;
+            Snapshot::Take {
+                name,
+                wait,
+                expires,
+                keep,
+            } => {
+                let mut asked: SnapshotView = client.order(&all(&name)).await?;
+                if keep || expires.is_some() {
+                    let wish = change(keep.then_some(true), expires);
+                    asked = client.post(&one(&name, &asked.id), &wish).await?;
+                }
                 let view = if wait {
                     completed(client, &name, asked).await?
                 } else {
@@ -79,6 +120,14 @@ impl Snapshot {
                 let view: SnapshotView = client.get(&one(&name, &id)).await?;
                 format.print(&view, show_text)
             }
+            Snapshot::Keep { name, id } => {
+                let view: SnapshotView = client.post(&one(&name, &id), &change(Some(true), None)).await?;
+                format.print(&view, show_text)
+            }
+            Snapshot::Release { name, id, expires } => {
+                let view: SnapshotView = client.post(&one(&name, &id), &change(Some(false), expires)).await?;
+                format.print(&view, show_text)
+            }
             Snapshot::Delete { name, id, yes } => {
                 let view: SnapshotView = client.get(&one(&name, &id)).await?;
                 let about = format!(
@@ -91,6 +140,19 @@ impl Snapshot {
                 format.print(&done, |_| format!("Snapshot {id} of {name} is deleted."))
             }
         }
+    }
+}
+
+fn expiry(text: &str) -> Result<u64, String> {
+    milliseconds(text).map_err(|e| e.to_string())
+}
+
+/// `expires` is a time from now, in milliseconds.
+fn change(keep: Option<bool>, expires: Option<u64>) -> SnapshotChange {
+    let from_now = |ms| instants::now().as_millisecond().saturating_add_unsigned(ms);
+    SnapshotChange {
+        keep,
+        expires_ms: expires.map(from_now),
     }
 }
 
@@ -145,7 +207,28 @@ fn show_text(view: &SnapshotView) -> String {
         ),
         ("data", bytes(view.logical_bytes)),
         ("newly stored", bytes(view.stored_bytes)),
+        ("stays", stays(view)),
+        ("because", because(view)),
     ])
+}
+
+/// Until when a snapshot stays.
+pub fn stays(view: &SnapshotView) -> String {
+    match (&view.expires, view.keep) {
+        (_, true) => "until it is released".to_owned(),
+        (Some(expires), false) => format!("until {expires}"),
+        (None, false) if view.complete => "for ever".to_owned(),
+        (None, false) => "until a date that it gets when it is complete".to_owned(),
+    }
+}
+
+/// Why a snapshot is there.
+pub fn because(view: &SnapshotView) -> String {
+    match (view.complete, view.kept_because.is_empty()) {
+        (false, _) => "it is being taken".to_owned(),
+        (true, true) => "its time is over; it goes soon".to_owned(),
+        (true, false) => view.kept_because.join(", "),
+    }
 }
 
 /// Snapshots as a table.
@@ -162,6 +245,7 @@ pub fn list_text(views: &[SnapshotView]) -> String {
                 bytes(view.stored_bytes),
                 view.documents.to_string(),
                 view.reason.clone(),
+                stays(view),
             ]
         })
         .collect();
@@ -174,6 +258,7 @@ pub fn list_text(views: &[SnapshotView]) -> String {
         "stored",
         "documents",
         "reason",
+        "stays",
     ];
     table(&header, rows, "There is no snapshot yet.")
 }

@@ -71,6 +71,8 @@ fn every_command_with_something_to_say_leads_with_examples() {
         "status",
         "timeline",
         "snapshot",
+        "schedule",
+        "groom",
         "restore",
         "restores",
     ] {

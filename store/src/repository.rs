@@ -1,5 +1,6 @@
 //! Everything of one replica set, under `rs/<deployment>/<set>/`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use headwater_host::Host;
@@ -36,10 +37,21 @@ impl Repository {
         replica_set: &ReplicaSetId,
         epoch: Epoch,
     ) -> Result<Repository, StoreError> {
+        Self::open_without(objects, host, replica_set, epoch, &BTreeSet::new()).await
+    }
+
+    /// The same; what rests in `condemned` packs counts as absent.
+    pub async fn open_without(
+        objects: Arc<dyn Objects>,
+        host: &Host,
+        replica_set: &ReplicaSetId,
+        epoch: Epoch,
+        condemned: &BTreeSet<String>,
+    ) -> Result<Repository, StoreError> {
         let prefix = prefix(replica_set);
         let fence = Fence::claim(objects.clone(), &prefix, epoch).await?;
         let settings = PackSettings::default();
-        let blocks = PackStore::open_fenced(objects.clone(), host, &prefix, fence.clone(), settings).await?;
+        let blocks = PackStore::open_fenced(objects.clone(), host, &prefix, fence.clone(), condemned, settings).await?;
         Ok(Self::with(objects, replica_set, blocks, Some(fence)))
     }
 

@@ -3,6 +3,7 @@
 
 mod fixture;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,8 @@ use headwater_host::Host;
 use headwater_model::{BlockId, Epoch};
 use headwater_store::backend::memory::MemoryObjects;
 use headwater_store::blocks::Blocks;
-use headwater_store::objects::StoreError;
+use headwater_store::fence::Fence;
+use headwater_store::objects::{Objects, StoreError};
 use headwater_store::pack::groom::{self, Thresholds};
 use headwater_store::pack::{PackSettings, PackStore};
 
@@ -25,6 +27,7 @@ const SMALL: PackSettings = PackSettings {
 const EAGER: Thresholds = Thresholds {
     living_percent: 75,
     dead_min_bytes: 1,
+    small_bytes: 0,
 };
 
 async fn open(objects: &MemoryObjects, epoch: u64) -> Arc<PackStore> {
@@ -63,9 +66,10 @@ async fn groom_to_a_third(store: &Arc<PackStore>, ids: &[BlockId]) -> Result<(),
     for id in ids.iter().step_by(3) {
         census.mark(*id)?;
     }
-    for pack in groom::plan(&census.weigh().await?, EAGER).packs {
-        census.condemn(&pack).await?;
-        census.remove(&pack).await?;
+    let plan = groom::plan(&census.weigh().await?, EAGER);
+    for batch in groom::batches(&plan, 4000, 64) {
+        census.condemn(&batch).await?;
+        census.remove(&batch).await?;
     }
     Ok(())
 }
@@ -106,6 +110,7 @@ async fn what_is_put_or_asked_for_while_a_census_runs_lives() {
     let packs = groom::plan(&census.weigh().await.unwrap(), EAGER).packs;
     assert!(!packs.is_empty());
     for pack in &packs {
+        let pack = std::slice::from_ref(pack);
         census.condemn(pack).await.unwrap();
         // A dead block that comes again after its pack was condemned is written again.
         store.put(block(9)).await.unwrap();
@@ -137,7 +142,7 @@ async fn a_pack_with_living_blocks_is_never_removed() {
         census.mark(*id).unwrap();
     }
     for pack in census.weigh().await.unwrap() {
-        assert!(matches!(census.remove(&pack).await, Err(StoreError::Refused { .. })));
+        assert!(matches!(census.remove(&[pack]).await, Err(StoreError::Refused { .. })));
     }
 }
 
@@ -162,4 +167,56 @@ async fn whatever_call_fails_nothing_living_is_lost_and_the_next_groom_ends_it()
             assert!(bytes_at_rest(&objects) < living * 115 / 100, "{way:?} {k}");
         }
     }
+}
+
+/// The control state names packs before they go; a new owner must not trust them.
+#[tokio::test]
+async fn a_new_owner_does_not_trust_a_pack_that_a_former_one_may_still_delete() {
+    let objects = MemoryObjects::new();
+    let (store, ids) = filled(&objects, 30).await;
+    let census = store.begin_census().unwrap();
+    for id in ids.iter().step_by(3) {
+        census.mark(*id).unwrap();
+    }
+    let packs = groom::plan(&census.weigh().await.unwrap(), EAGER).packs;
+    census.condemn(&packs).await.unwrap();
+    let condemned: BTreeSet<String> = packs.iter().map(|pack| pack.key.clone()).collect();
+    let host = Host::real().unwrap();
+    let fence = Fence::claim(Arc::new(objects.clone()), "p/", Epoch(2)).await.unwrap();
+    let next = PackStore::open_fenced(Arc::new(objects.clone()), &host, "p/", fence, &condemned, SMALL)
+        .await
+        .unwrap();
+    let dead = next.put(block(1)).await.unwrap();
+    next.flush().await.unwrap();
+    // The former owner looked at the fence long ago, and deletes only now.
+    for key in &condemned {
+        objects.delete(key).await.unwrap();
+    }
+    assert_eq!(next.get(dead).await.unwrap(), block(1), "it was written anew");
+    for (n, id) in (0..).zip(&ids).step_by(3) {
+        assert_eq!(next.get(*id).await.unwrap(), block(n));
+    }
+    let keys: Vec<String> = condemned.into_iter().collect();
+    next.remove_condemned(&keys).await.unwrap();
+    assert!(next.remove_condemned(&["elsewhere".to_owned()]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_reader_finds_blocks_that_were_moved_since_it_was_opened() {
+    let objects = MemoryObjects::new();
+    let (store, ids) = filled(&objects, 60).await;
+    let host = Host::real().unwrap();
+    let reader = PackStore::open_to_read(Arc::new(objects.clone()), &host, "p/", SMALL)
+        .await
+        .unwrap();
+    groom_to_a_third(&store, &ids).await.unwrap();
+    for (n, id) in (0..).zip(&ids) {
+        match reader.get(*id).await {
+            Ok(found) => assert_eq!(found, block(n)),
+            Err(error) => assert!(n % 3 != 0 && matches!(error, StoreError::NotFound(_)), "{n}: {error}"),
+        }
+    }
+    let late = store.put(block(777)).await.unwrap();
+    store.flush().await.unwrap();
+    assert_eq!(reader.get(late).await.unwrap(), block(777), "written since");
 }

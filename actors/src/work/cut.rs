@@ -4,15 +4,26 @@ use std::sync::{Mutex, PoisonError};
 
 use headwater_cluster::ImageRef;
 use headwater_model::Ts;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedRwLockReadGuard, oneshot};
+
+/// An image that was just cut: durable at rest, not yet known to the control state.
+#[derive(Debug)]
+pub struct CutImage {
+    /// What is to be made known.
+    pub image: ImageRef,
+    /// Bytes newly stored for it.
+    pub stored_bytes: u64,
+    /// While this is held, the image is not taken for a leftover: until it is known, or nobody will make it known.
+    pub unsettled: OwnedRwLockReadGuard<()>,
+}
 
 /// An image that was asked for.
 #[derive(Debug)]
 pub struct Cut {
     /// The image must show everything up to here at the least.
     pub at_least: Ts,
-    /// Gets the image, durable at rest but not yet known to the control state, and the bytes newly stored for it.
-    pub answer: oneshot::Sender<(ImageRef, u64)>,
+    /// Gets the image.
+    pub answer: oneshot::Sender<CutImage>,
 }
 
 /// The requests that wait.
@@ -21,7 +32,7 @@ pub struct Cuts(Mutex<Vec<Cut>>);
 
 impl Cuts {
     /// Leaves a request. The receiver fails when the head's owner ended before it could answer: ask again.
-    pub fn ask(&self, at_least: Ts) -> oneshot::Receiver<(ImageRef, u64)> {
+    pub fn ask(&self, at_least: Ts) -> oneshot::Receiver<CutImage> {
         let (answer, receiver) = oneshot::channel();
         self.0
             .lock()

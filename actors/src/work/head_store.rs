@@ -13,6 +13,7 @@ use headwater_store::blocks::Blocks;
 use headwater_store::objects::StoreError;
 
 use crate::set::Set;
+use crate::work::cut::CutImage;
 use crate::worker::Fault;
 
 /// How far a capped collection of a source before 5.0 may grow beyond its bounds before an image trims it.
@@ -177,7 +178,7 @@ impl HeadStore {
 
     /// Cuts an image of the head as it is: blocks durable, then the manifest. It does not exist for anyone until a
     /// command makes it known; reversed, a crash could leave a known image with blocks missing.
-    pub async fn image(&mut self, consistent_from: Option<Optime>) -> Result<(ImageRef, u64), Fault> {
+    pub async fn image(&mut self, consistent_from: Option<Optime>) -> Result<CutImage, Fault> {
         self.quiesce().await?;
         self.head.trim_capped(CAPPED_SLACK_PERCENT).await.map_err(fault)?;
         tracing::debug!(set = %self.set.id, "image begins");
@@ -191,6 +192,8 @@ impl HeadStore {
         self.set.repository.blocks().flush().await?;
         let name = format!("{:016x}-{:016x}", image.applied.ts.0, epoch.0);
         let manifest = image.encode().map_err(fault)?;
+        let unsettled = self.set.images.clone().read_owned().await;
+        self.set.note_cut(self.incarnation, &name);
         self.set
             .repository
             .images(self.incarnation)
@@ -208,7 +211,11 @@ impl HeadStore {
             collections: image.totals.collections,
             logical_bytes: image.totals.bytes,
         };
-        Ok((reference, stored))
+        Ok(CutImage {
+            image: reference,
+            stored_bytes: stored,
+            unsettled,
+        })
     }
 }
 

@@ -7,5 +7,6 @@ pub mod groom;
 pub mod head_store;
 pub mod oplog_apply;
 pub mod restore;
+pub mod retention;
 pub mod snapshot;
 pub mod sync;

@@ -59,13 +59,15 @@ impl OplogApplyWork {
 
     async fn publish_waypoint(&mut self) -> Result<(), Fault> {
         let (_, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
-        let (image, _) = self.head.image(record.consistent_from).await?;
+        let cut = self.head.image(record.consistent_from).await?;
         let command = Command::PublishWaypoint {
             set: self.set.id.clone(),
             epoch: record.epoch,
-            image,
+            image: cut.image.clone(),
         };
         submit_as_child(&self.set.ground.control, command).await?;
+        self.set.settled(&cut.image);
+        drop(cut.unsettled);
         self.waypoint_at = self.head.head.applied();
         self.waypoint_ms = self.set.ground.host.clock.now_ms();
         Ok(())

@@ -12,7 +12,7 @@ use headwater_restore::load::{Cursor, LoadFault, Loaded, Observer, Settings, Ste
 use tokio::time::Instant;
 
 use crate::commands::{submit, submit_as_child};
-use crate::restores::{chosen, kept, materialize, plan, selection};
+use crate::restores::{chosen, kept, materialize, plan_kept, selection};
 use crate::set::Set;
 use crate::trouble::refusal;
 use crate::work::cursors;
@@ -104,7 +104,7 @@ async fn carry_out(set: Arc<Set>, id: u64, restore: Restore, teller: Arc<Teller>
     let Destination::Uri(uri) = &kept.request.to else {
         return Err(Trouble::Final("it has no server to go to".into()));
     };
-    let planned = plan(&set, &kept.request).await?;
+    let planned = plan_kept(&set, &kept.request, &restore).await?;
     let scratch = crate::set::scratch(&set.ground, id).await.map_err(refusal)?;
     let source = materialize(&set, &planned.plan, scratch).await?;
     let chosen = chosen(&source, &selection(&kept.request)?).await?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_cluster::Command;
+use headwater_cluster::timetable::Timetable;
 use headwater_host::Host;
 use headwater_model::SnapshotId;
 
@@ -42,7 +43,7 @@ impl SnapshotWork {
         let due = due(
             of_this_history.count(),
             record.next_snapshot_ms,
-            deployment.snapshot_interval_s,
+            &deployment.schedule.timetable,
             now_ms,
         );
         if let Some(reason) = due.reason {
@@ -75,35 +76,17 @@ pub struct Due {
     pub next_ms: i64,
 }
 
-/// Decides by the snapshots this history has (complete or asked for), when the next was due, and the time.
-pub fn due(snapshots: usize, next_ms: Option<i64>, interval_s: u64, now_ms: i64) -> Due {
-    let interval_ms = i64::try_from(interval_s.saturating_mul(1000)).unwrap_or(i64::MAX);
-    let after_now = now_ms.saturating_add(interval_ms);
-    match next_ms {
-        _ if snapshots == 0 => Due {
-            reason: Some(FIRST),
-            next_ms: after_now,
+/// Decides by the snapshots this history has (complete or asked for), when the next was due, and the time. One snapshot makes
+/// up for any number that were missed.
+pub fn due(snapshots: usize, next_ms: Option<i64>, timetable: &Timetable, now_ms: i64) -> Due {
+    let is_due = next_ms.is_some_and(|next_ms| next_ms <= now_ms);
+    Due {
+        reason: match snapshots {
+            0 => Some(FIRST),
+            _ => is_due.then_some("schedule"),
         },
-        None => Due {
-            reason: None,
-            next_ms: after_now,
-        },
-        // A clock that was set back, or an interval made shorter, must not put the next snapshot off for long.
-        Some(next) if next > after_now => Due {
-            reason: None,
-            next_ms: after_now,
-        },
-        Some(next) if next <= now_ms => {
-            let missed = (now_ms - next) / interval_ms.max(1);
-            Due {
-                reason: Some("schedule"),
-                next_ms: next + (missed + 1) * interval_ms,
-            }
-        }
-        Some(next) => Due {
-            reason: None,
-            next_ms: next,
-        },
+        // Reckoned anew each time: a schedule that was changed or a clock that was set must not put the next one off.
+        next_ms: timetable.next_after(now_ms),
     }
 }
 
@@ -131,7 +114,7 @@ impl Work for SnapshotWork {
         let image = self.set.cuts.ask(at_least);
         self.set.head_waker.wake();
         let cut = tokio::time::timeout(PATIENCE, image).await;
-        let (image, new_bytes) = match cut {
+        let cut = match cut {
             Ok(Ok(cut)) => cut,
             // The head's owner ended or is far behind: the request stands in the control state, so ask again.
             Ok(Err(_)) | Err(_) => return Ok(Pace::Again),
@@ -142,41 +125,50 @@ impl Work for SnapshotWork {
             set: self.set.id.clone(),
             id: id.clone(),
             epoch: record.epoch,
-            image,
+            image: cut.image.clone(),
             stored_bytes: if first {
                 self.set.repository.blocks().stats().stored_bytes
             } else {
-                new_bytes
+                cut.stored_bytes
             },
             completed_ms: self.set.ground.host.clock.now_ms(),
         };
         submit_as_child(&self.set.ground.control, command).await?;
+        self.set.settled(&cut.image);
+        drop(cut.unsettled);
         Ok(Pace::Again)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use headwater_cluster::timetable::ReferenceTime;
+
     use super::*;
 
     #[test]
-    fn snapshots_come_first_after_the_sync_then_on_the_grid_of_the_interval() {
+    fn snapshots_come_first_after_the_sync_then_on_the_grid_of_the_timetable() {
+        let timetable = Timetable {
+            interval_s: 60,
+            reference: ReferenceTime::default(),
+            anchor_ms: 0,
+        };
         let none = |next_ms| Due { reason: None, next_ms };
         let take = |reason, next_ms| Due {
             reason: Some(reason),
             next_ms,
         };
         for (snapshots, next_ms, now_ms, want) in [
-            (0, None, 5_000, take("sync", 65_000)),
-            (0, Some(1), 5_000, take("sync", 65_000)),
-            (1, None, 5_000, none(65_000)),
-            (1, Some(65_000), 64_999, none(65_000)),
-            (1, Some(65_000), 65_000, take("schedule", 125_000)),
-            (1, Some(65_000), 130_000, take("schedule", 185_000)),
-            (1, Some(900_000), 5_000, none(65_000)),
+            (0, None, 5_000, take("sync", 60_000)),
+            (0, Some(1), 5_000, take("sync", 60_000)),
+            (1, None, 5_000, none(60_000)),
+            (1, Some(60_000), 59_999, none(60_000)),
+            (1, Some(60_000), 60_000, take("schedule", 120_000)),
+            (1, Some(60_000), 130_000, take("schedule", 180_000)),
+            (1, Some(900_000), 5_000, none(60_000)),
         ] {
             assert_eq!(
-                due(snapshots, next_ms, 60, now_ms),
+                due(snapshots, next_ms, &timetable, now_ms),
                 want,
                 "{snapshots} {next_ms:?} {now_ms}"
             );

@@ -88,13 +88,15 @@ impl SyncWork {
     /// Publishes the head as a waypoint, then moves on: reversed, a crash in between would leave a phase without a head.
     async fn publish(&mut self, record: &ReplicaSet, phase: Phase) -> Result<(), Fault> {
         let head = self.head.as_mut().ok_or_else(no_head)?;
-        let (image, _) = head.image(record.consistent_from).await?;
+        let cut = head.image(record.consistent_from).await?;
         let command = Command::PublishWaypoint {
             set: self.set.id.clone(),
             epoch: record.epoch,
-            image,
+            image: cut.image.clone(),
         };
         submit_as_child(&self.set.ground.control, command).await?;
+        self.set.settled(&cut.image);
+        drop(cut.unsettled);
         self.advance(record, phase).await
     }
 

@@ -4,6 +4,8 @@
 
 mod deployments;
 mod golden;
+mod grooms;
+mod keeping;
 mod keys;
 mod laws;
 mod leases;

@@ -17,6 +17,8 @@ fn a_restore_asked_for_twice_with_one_token_is_one_restore() {
         set,
         request_json: "{}".to_owned(),
         created_ms: 0,
+        uses: None,
+        until: headwater_model::Ts::ZERO,
     };
     assert_eq!(apply(&mut state, &other).refusal(), Some(RefusalKind::Conflict));
 }

@@ -1,7 +1,9 @@
 //! A deployment to begin with, and one command of every kind.
 
 use headwater_cluster::command::RestoreProgress;
-use headwater_cluster::{Command, ImageRef, KeyRole, NodeId, Response, RestoreState, State, apply};
+use headwater_cluster::retention::Retention;
+use headwater_cluster::timetable::ReferenceTime;
+use headwater_cluster::{Command, GroomReport, ImageRef, KeyRole, NodeId, Response, RestoreState, State, apply};
 use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotId, Ts};
 
 pub fn deployment() -> DeploymentName {
@@ -94,8 +96,60 @@ pub fn restore(token: u64) -> Command {
         set: set(),
         request_json: r#"{"at":"latest"}"#.to_owned(),
         created_ms: 1_795_343_072_000,
+        uses: None,
+        until: Ts::new(200, 1),
     }
 }
+
+/// Everything by default, and no point-in-time window.
+pub fn schedule() -> Command {
+    Command::SetSchedule {
+        name: deployment(),
+        interval_s: 3600,
+        reference: ReferenceTime {
+            minute: 750,
+            offset_minutes: 120,
+        },
+        retention: Retention {
+            point_in_time_window_hours: 0,
+            ..Retention::default()
+        },
+        now_ms: 1_795_343_072_000,
+    }
+}
+
+pub fn complete_at(id: &str, seconds: u32) -> Command {
+    Command::CompleteSnapshot {
+        set: set(),
+        id: snapshot(id),
+        epoch: Epoch(1),
+        image: image(seconds),
+        stored_bytes: 4096,
+        completed_ms: i64::from(seconds) * 1000,
+    }
+}
+
+pub fn expire(id: &str, now_ms: i64) -> Command {
+    Command::ExpireSnapshot {
+        set: set(),
+        id: snapshot(id),
+        epoch: Epoch(1),
+        now_ms,
+    }
+}
+
+pub fn trim(keep_after: u32, now_ms: i64) -> Command {
+    Command::TrimOplog {
+        set: set(),
+        incarnation: Incarnation(1),
+        epoch: Epoch(1),
+        keep_after: at(keep_after),
+        now_ms,
+    }
+}
+
+/// Long after everything.
+pub const LATER_MS: i64 = 1_900_000_000_000;
 
 pub fn progress(id: u64, state: RestoreState) -> Command {
     let progress = RestoreProgress {
@@ -211,8 +265,55 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
         },
         Command::RemoveNode { node: NodeId(2) },
         grant("agent-1", 0),
+        schedule(),
+        Command::UpdateSnapshot {
+            set: set(),
+            id: snapshot("daily-1"),
+            keep: true,
+            expires_ms: Some(1_795_360_000_000),
+        },
+        expire("daily-0", LATER_MS),
+        trim(110, LATER_MS),
+        Command::RequestGroom {
+            set: set(),
+            dry_run: true,
+            asked_ms: 1_795_360_000_000,
+        },
+        Command::CondemnPacks {
+            set: set(),
+            epoch: Epoch(1),
+            packs: vec!["rs/shop/rs0/blocks/1-2.pack".to_owned()],
+        },
+        Command::PacksRemoved {
+            set: set(),
+            epoch: Epoch(1),
+            packs: vec!["rs/shop/rs0/blocks/1-2.pack".to_owned()],
+        },
+        Command::NoteGroom {
+            set: set(),
+            epoch: Epoch(1),
+            report: report(),
+        },
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
+}
+
+pub fn report() -> GroomReport {
+    GroomReport {
+        asked_ms: Some(1_795_360_000_000),
+        began_ms: 1_795_360_000_001,
+        ended_ms: 1_795_360_000_002,
+        why: "a user asked for it".to_owned(),
+        dry_run: true,
+        packs: 3,
+        living_bytes: 100,
+        dead_bytes: 50,
+        packs_removed: 1,
+        copied_bytes: 10,
+        bytes_before: 150,
+        bytes_after: 100,
+        error: None,
+    }
 }
 
 fn name(command: &Command) -> &'static str {
@@ -244,10 +345,18 @@ fn name(command: &Command) -> &'static str {
         Command::SetDraining { .. } => NAMES[23],
         Command::RemoveNode { .. } => NAMES[24],
         Command::GrantLease { .. } => NAMES[25],
+        Command::SetSchedule { .. } => NAMES[26],
+        Command::UpdateSnapshot { .. } => NAMES[27],
+        Command::ExpireSnapshot { .. } => NAMES[28],
+        Command::TrimOplog { .. } => NAMES[29],
+        Command::RequestGroom { .. } => NAMES[30],
+        Command::CondemnPacks { .. } => NAMES[31],
+        Command::PacksRemoved { .. } => NAMES[32],
+        Command::NoteGroom { .. } => NAMES[33],
     }
 }
 
-pub const NAMES: [&str; 26] = [
+pub const NAMES: [&str; 34] = [
     "AddDeployment",
     "RemoveDeployment",
     "SetDeploymentActive",
@@ -274,6 +383,14 @@ pub const NAMES: [&str; 26] = [
     "SetDraining",
     "RemoveNode",
     "GrantLease",
+    "SetSchedule",
+    "UpdateSnapshot",
+    "ExpireSnapshot",
+    "TrimOplog",
+    "RequestGroom",
+    "CondemnPacks",
+    "PacksRemoved",
+    "NoteGroom",
 ];
 
 /// Carries out a command that must succeed.
@@ -318,8 +435,38 @@ pub fn full() -> State {
             from: at(90),
         },
     );
+    done(&mut state, &schedule());
+    done(&mut state, &request("daily-0"));
+    done(&mut state, &complete_at("daily-0", 120));
     done(&mut state, &request("daily-1"));
     done(&mut state, &complete("daily-1"));
+    done(&mut state, &waypoint(250));
+    done(&mut state, &trim(100, 0));
+    let (dry_run, asked_ms) = (false, 1_795_360_000_001);
+    done(
+        &mut state,
+        &Command::RequestGroom {
+            set: set(),
+            dry_run,
+            asked_ms,
+        },
+    );
+    done(
+        &mut state,
+        &Command::CondemnPacks {
+            set: set(),
+            epoch: Epoch(1),
+            packs: vec!["rs/shop/rs0/blocks/1-1.pack".to_owned()],
+        },
+    );
+    done(
+        &mut state,
+        &Command::NoteGroom {
+            set: set(),
+            epoch: Epoch(1),
+            report: report(),
+        },
+    );
     done(&mut state, &request("daily-2"));
     done(&mut state, &restore(42));
     done(&mut state, &progress(1, RestoreState::Running));

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt;
-use headwater_cluster::{ImageRef, State};
+use headwater_cluster::{ImageRef, Snapshot, State};
 use headwater_model::{Epoch, Incarnation, Optime, ReplicaSetId, SnapshotId};
 use headwater_store::objects::Objects;
 use headwater_store::repository::prefix;
 
 use crate::planted::{self, Bug};
 use crate::store::Store;
+use crate::trace;
 
 /// A control state that contradicts what it said before, or the store.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -60,12 +61,28 @@ pub enum Backwards {
     },
 }
 
+/// Whether retention may have taken it: it had a date, nobody wanted it kept, and a newer one is there.
+fn may_expire(
+    set: &ReplicaSetId,
+    snapshot: &Snapshot,
+    complete: &BTreeMap<(ReplicaSetId, SnapshotId), Snapshot>,
+) -> bool {
+    let of = |snapshot: &Snapshot| snapshot.image.as_ref().map(|image| (image.incarnation, image.at));
+    let newer = |other: &Snapshot| of(other) >= of(snapshot);
+    let completed_ms = snapshot.completed_ms.unwrap_or_default();
+    // Nothing here goes on for as long as a day: only what expires at once can have.
+    let at_once = snapshot
+        .expires_ms
+        .is_some_and(|expires_ms| expires_ms < completed_ms + 60_000);
+    at_once && !snapshot.keep && complete.iter().any(|((other, _), there)| other == set && newer(there))
+}
+
 /// The newest state any daemon showed.
 #[derive(Debug, Default)]
 pub struct Catalog {
     last_epoch: BTreeMap<u64, Epoch>,
     sets: BTreeMap<(u64, ReplicaSetId), (Incarnation, Option<Optime>)>,
-    complete: BTreeMap<u64, BTreeSet<(ReplicaSetId, SnapshotId)>>,
+    complete: BTreeMap<u64, BTreeMap<(ReplicaSetId, SnapshotId), Snapshot>>,
     may_vanish: BTreeSet<SnapshotId>,
     proven: BTreeSet<(ReplicaSetId, Incarnation, String)>,
 }
@@ -111,23 +128,30 @@ impl Catalog {
                 self.image(id, image, store)?;
             }
         }
-        let mut complete = BTreeSet::new();
+        for grooming in state.grooms.values().filter(|grooming| !grooming.condemned.is_empty()) {
+            let _ = grooming;
+            trace::mark("groom: packs condemned");
+        }
+        if !state.oplog_floors.is_empty() {
+            trace::mark("oplog given up");
+        }
+        let mut complete = BTreeMap::new();
         for ((set, id), snapshot) in &state.snapshots {
             if planted::is(Bug::SnapshotVanishes) && self.complete.get(&daemon).is_some_and(|known| known.len() > 1) {
                 continue;
             }
             if let Some(image) = &snapshot.image {
-                complete.insert((set.clone(), id.clone()));
+                complete.insert((set.clone(), id.clone()), snapshot.clone());
                 self.image(set, image, store)?;
             }
         }
         let before = self.complete.insert(daemon, complete.clone()).unwrap_or_default();
-        let gone = before
-            .difference(&complete)
-            .find(|(_, id)| !self.may_vanish.contains(id));
+        let mut gone = before.iter().filter(|(key, _)| !complete.contains_key(*key));
+        let gone =
+            gone.find(|((set, id), snapshot)| !self.may_vanish.contains(id) && !may_expire(set, snapshot, &complete));
         match gone {
             None => Ok(()),
-            Some((set, id)) => Err(Backwards::Vanished {
+            Some(((set, id), _)) => Err(Backwards::Vanished {
                 set: set.clone(),
                 id: id.clone(),
             }),

@@ -15,9 +15,9 @@ use crate::objects::{Put, StoreError};
 /// When slices are merged.
 #[derive(Clone, Copy, Debug)]
 pub struct MergeSettings {
-    /// A segment closes once it holds this much.
+    /// A segment closes once it holds this much; it is held in memory while it is made.
     pub segment_bytes: u64,
-    /// Fewer slices than this are not worth a segment.
+    /// Fewer slices than this are not worth a segment, unless they fill one.
     pub min_slices: usize,
     /// The newest slices are left alone.
     pub keep_slices: usize,
@@ -26,8 +26,8 @@ pub struct MergeSettings {
 impl Default for MergeSettings {
     fn default() -> Self {
         MergeSettings {
-            segment_bytes: 48 * limits::MIB as u64,
-            min_slices: 64,
+            segment_bytes: 24 * limits::MIB as u64,
+            min_slices: 1024,
             keep_slices: 256,
         }
     }
@@ -48,7 +48,7 @@ impl OplogStore {
     pub async fn merge_small(&self, settings: MergeSettings) -> Result<Merged, StoreError> {
         let _one_at_a_time = self.maintaining.lock().await;
         self.refresh().await?;
-        let (manifest, run) = self.read_index(|index| {
+        let (manifest, run, full) = self.read_index(|index| {
             let free = index.slices.len().saturating_sub(settings.keep_slices);
             let mut bytes = 0;
             let run = index.slices.iter().take(free).take_while(|(_, size)| {
@@ -56,12 +56,10 @@ impl OplogStore {
                 bytes += **size;
                 more
             });
-            (
-                index.manifest.clone(),
-                run.map(|(previous, _)| *previous).collect::<Vec<_>>(),
-            )
+            let run: Vec<Optime> = run.map(|(previous, _)| *previous).collect();
+            (index.manifest.clone(), run, bytes >= settings.segment_bytes)
         })?;
-        if run.len() < settings.min_slices.max(1) {
+        if run.len() < settings.min_slices.max(1) && !(full && run.len() > 1) {
             return Ok(Merged::default());
         }
         let (frames, end) = self.read_run(&manifest, run).await?;

@@ -124,27 +124,34 @@ impl State {
         living
     }
 
-    /// Unlinks the dead blocks of a pack, and gives the living ones with their places.
-    pub(super) fn condemn(&mut self, pack: u32) -> Vec<(BlockId, Location)> {
-        let State { census, table, .. } = self;
-        let Some(census) = census.as_mut().filter(|census| pack < census.packs) else {
+    /// Unlinks the dead blocks of packs, and gives the living ones with their places.
+    pub(super) fn condemn(&mut self, packs: &BTreeSet<u32>) -> Vec<(BlockId, Location)> {
+        let State {
+            census, table, figures, ..
+        } = self;
+        let Some(census) = census else {
             return Vec::new();
         };
-        census.condemned.insert(pack);
+        let fits = |pack: &&u32| **pack < census.packs;
+        let packs: BTreeSet<u32> = packs.iter().filter(fits).copied().collect();
+        census.condemned.extend(&packs);
         let mut living = Vec::new();
         for row in 0..table.rows() {
             match table.at(row) {
-                Some((id, at)) if at.pack == pack && census.is_alive(row) => living.push((id, at)),
-                Some((_, at)) if at.pack == pack => table.unlink(row),
+                Some((id, at)) if packs.contains(&at.pack) && census.is_alive(row) => living.push((id, at)),
+                Some((_, at)) if packs.contains(&at.pack) => {
+                    figures.stored_bytes -= u64::from(at.stored).min(figures.stored_bytes);
+                    table.unlink(row);
+                }
                 _ => {}
             }
         }
         living
     }
 
-    /// Whether no block is found in the pack any more.
-    pub(super) fn is_empty_now(&self, pack: u32) -> bool {
-        (0..self.table.rows()).all(|row| self.table.at(row).is_none_or(|(_, at)| at.pack != pack))
+    /// Whether no block is found in the packs any more.
+    pub(super) fn are_empty_now(&self, packs: &BTreeSet<u32>) -> bool {
+        (0..self.table.rows()).all(|row| self.table.at(row).is_none_or(|(_, at)| !packs.contains(&at.pack)))
     }
 
     /// A block is durable in a second place: from a condemned pack it moves there.

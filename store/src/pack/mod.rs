@@ -17,6 +17,7 @@ mod state;
 mod table;
 mod write;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -122,19 +123,22 @@ impl PackStore {
         epoch: Epoch,
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
-        Self::open_as(objects, host, prefix, (Some(epoch), None), settings).await
+        let writer = (Some(epoch), None);
+        Self::open_as(objects, host, prefix, writer, &BTreeSet::new(), settings).await
     }
 
-    /// The same under the epoch of `fence`, for a repository that several daemons may come to own.
+    /// The same under the epoch of `fence`, for a repository that several daemons may come to own. What rests in `condemned`
+    /// packs counts as absent: a former owner may delete them at any moment.
     pub async fn open_fenced(
         objects: Arc<dyn Objects>,
         host: &Host,
         prefix: &str,
         fence: Arc<Fence>,
+        condemned: &BTreeSet<String>,
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
         let writer = (Some(fence.epoch()), Some(fence));
-        Self::open_as(objects, host, prefix, writer, settings).await
+        Self::open_as(objects, host, prefix, writer, condemned, settings).await
     }
 
     /// Opens the blocks under `prefix` for reading only: `put` is refused.
@@ -144,7 +148,7 @@ impl PackStore {
         prefix: &str,
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
-        Self::open_as(objects, host, prefix, (None, None), settings).await
+        Self::open_as(objects, host, prefix, (None, None), &BTreeSet::new(), settings).await
     }
 
     async fn open_as(
@@ -152,6 +156,7 @@ impl PackStore {
         host: &Host,
         prefix: &str,
         (epoch, fence): (Option<Epoch>, Option<Arc<Fence>>),
+        condemned: &BTreeSet<String>,
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
         let inner = Arc::new(Inner {
@@ -159,7 +164,7 @@ impl PackStore {
             folder: format!("{prefix}blocks/"),
             epoch,
             fence,
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State::without(condemned)),
             cache: Mutex::new(BlockCache::new(settings.cache_bytes)),
         });
         open::load(&inner).await?;
@@ -174,6 +179,50 @@ impl PackStore {
     /// Learns of packs that others have written since.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         open::load(&self.inner).await
+    }
+
+    /// A block was not where a reader's index says, or nowhere: packs were groomed or written since. Reads all indexes anew.
+    /// A writer's own index is always up to date.
+    async fn look_again(&self) -> Result<(), StoreError> {
+        if self.inner.epoch.is_some() {
+            return Ok(());
+        }
+        let fresh = Arc::new(Inner {
+            objects: self.inner.objects.clone(),
+            folder: self.inner.folder.clone(),
+            epoch: None,
+            fence: None,
+            state: Mutex::default(),
+            cache: Mutex::new(BlockCache::new(0)),
+        });
+        open::load(&fresh).await?;
+        let state = std::mem::take(&mut *fresh.state());
+        *self.inner.state() = state;
+        Ok(())
+    }
+
+    /// Reads a block at rest, with the name of its place.
+    async fn stored(&self, id: BlockId) -> Result<(String, Bytes), StoreError> {
+        let mut missing = None;
+        loop {
+            let place = self.inner.state().find(&id);
+            let gone = match place {
+                Some(state::Place::Pending(stored)) => return Ok(("a pending block".to_owned(), stored)),
+                Some(state::Place::Packed { key, range }) => match self.inner.objects.get_range(&key, range).await {
+                    Ok(stored) => return Ok((key, stored)),
+                    Err(StoreError::NotFound(_)) => key,
+                    Err(other) => return Err(other),
+                },
+                None => format!("{}block {id}", self.inner.folder),
+            };
+            // Its living blocks were moved before a pack was deleted: they are found elsewhere now.
+            let second_time = missing.as_ref() == Some(&gone);
+            if second_time {
+                return Err(StoreError::NotFound(gone));
+            }
+            self.look_again().await?;
+            missing = Some(gone);
+        }
     }
 
     /// Figures as of now.
@@ -268,17 +317,7 @@ impl Blocks for PackStore {
         if let Some(raw) = self.inner.cache().get(&id) {
             return Ok(raw);
         }
-        let (key, stored) = {
-            let place = self.inner.state().find(&id);
-            match place {
-                None => return Err(StoreError::NotFound(format!("{}block {id}", self.inner.folder))),
-                Some(state::Place::Pending(stored)) => ("a pending block".to_owned(), stored),
-                Some(state::Place::Packed { key, range }) => {
-                    let stored = self.inner.objects.get_range(&key, range).await?;
-                    (key, stored)
-                }
-            }
-        };
+        let (key, stored) = self.stored(id).await?;
         let raw = format::unpack_block(id, &stored).map_err(|fault| StoreError::damaged(&key, fault))?;
         self.inner.cache().insert(id, raw.clone());
         Ok(raw)

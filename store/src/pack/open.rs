@@ -70,6 +70,8 @@ async fn read_index(inner: &Inner, pack: ObjectMeta) -> Result<(String, Option<V
         let end = match inner.objects.get_range(&pack.key, pack.size - take..pack.size).await {
             Ok(end) => end,
             Err(StoreError::Damaged { key, detail }) => return Ok(damaged(key, &detail)),
+            // Groomed since it was listed: what lives of it is durable elsewhere.
+            Err(StoreError::NotFound(_)) => return Ok((pack.key, Some(Vec::new()))),
             Err(other) => return Err(other),
         };
         match format::read_end(pack.size, &end) {

@@ -39,17 +39,27 @@ pub struct State {
     known: BTreeSet<String>,
     /// Packs whose index cannot be read.
     pub damaged: BTreeSet<String>,
+    /// Packs that are on their way out by the word of a former owner: nothing in them counts.
+    pub(super) passed_over: BTreeSet<String>,
     pub(super) pending: HashMap<BlockId, Bytes>,
     open: Vec<BlockId>,
     open_bytes: usize,
     closed: BTreeMap<u64, Closed>,
     next_closed: u64,
     next_sequence: u64,
-    figures: PackStats,
+    pub(super) figures: PackStats,
     pub(super) census: Option<Census>,
 }
 
 impl State {
+    /// An empty one that passes these packs over.
+    pub fn without(passed_over: &BTreeSet<String>) -> State {
+        State {
+            passed_over: passed_over.clone(),
+            ..State::default()
+        }
+    }
+
     /// Whether the block is durable or pending. Who asks may rely on it from now on: a running census counts it as alive.
     pub fn contains(&mut self, id: &BlockId) -> bool {
         if self.pending.contains_key(id) {
@@ -88,6 +98,13 @@ impl State {
     pub(super) fn forget(&mut self, key: &str) {
         self.known.remove(key);
         self.damaged.remove(key);
+        self.passed_over.remove(key);
+    }
+
+    /// The number of a known pack.
+    pub(super) fn number_of(&self, key: &str) -> Option<u32> {
+        let place = self.packs.iter().position(|pack| pack == key)?;
+        u32::try_from(place).ok()
     }
 
     /// Takes a block into the open pack. Answers the number of the pack if it is closed now.
@@ -175,7 +192,7 @@ impl State {
 
     /// Whether a pack is known, readable or damaged.
     pub fn knows(&self, key: &str) -> bool {
-        self.known.contains(key) || self.damaged.contains(key)
+        self.known.contains(key) || self.damaged.contains(key) || self.passed_over.contains(key)
     }
 
     /// Takes in the index of a durable pack.
@@ -203,7 +220,7 @@ impl State {
     /// Figures as of now.
     pub fn stats(&self) -> PackStats {
         PackStats {
-            packs: self.packs.len() as u64,
+            packs: self.known.len() as u64,
             damaged_packs: self.damaged.len() as u64,
             blocks: self.table.len() as u64,
             pending_blocks: self.pending.len() as u64,

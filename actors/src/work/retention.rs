@@ -1,0 +1,165 @@
+//! The Retention child: lets go what nobody is promised any more: snapshots past their dates, oplog before the point-in-time
+//! window, ended histories, archives that nobody fetched. Merges small slices of oplog on its way.
+//!
+//! Write order: command → deletion. Reversed, an instant would be offered that is gone already. Decisions are those of
+//! `headwater_cluster::keeping`, and are made again when the command is carried out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_cluster::command::RestoreProgress;
+use headwater_cluster::{Command, ReplicaSet, RestoreState, State, keeping};
+use headwater_model::{Incarnation, Optime};
+use headwater_protocol::agent::RefusalKind;
+use tokio::time::Instant;
+
+use crate::commands::submit;
+use crate::set::Set;
+use crate::worker::{Fault, Pace, Work};
+
+/// How often snapshots are looked at: from the control state alone.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// An archive that was not read to its end after this time never will be, in milliseconds.
+const ARCHIVE_MAX_AGE_MS: i64 = 24 * 3_600_000;
+
+/// See the module.
+pub struct RetentionWork {
+    set: Arc<Set>,
+    look: Instant,
+    oplog: Instant,
+}
+
+impl RetentionWork {
+    /// Begins without memory.
+    pub fn new(set: Arc<Set>) -> Self {
+        let now = Instant::now();
+        let oplog = now + set.ground.tuning.tend_every();
+        RetentionWork { set, look: now, oplog }
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.set.ground.host.clock.now_ms()
+    }
+
+    /// Submits what was decided; a refusal means that things have changed, and it is decided anew next time.
+    async fn submit(&self, command: Command) -> Result<bool, Fault> {
+        match submit(&self.set.ground.control, command).await {
+            Ok(_) => Ok(true),
+            Err(refusal) if refusal.kind == RefusalKind::Stale => Err(Fault::Fenced(refusal.message)),
+            Err(refusal) if matches!(refusal.kind, RefusalKind::Conflict | RefusalKind::NotFound) => Ok(false),
+            Err(refusal) => Err(Fault::Retry(refusal.message)),
+        }
+    }
+
+    async fn expire(&self, state: &State, record: &ReplicaSet) -> Result<(), Fault> {
+        let now_ms = self.now_ms();
+        let plan = keeping::plan(state, &self.set.id, now_ms).unwrap_or_default();
+        for id in plan.dropped {
+            let command = Command::ExpireSnapshot {
+                set: self.set.id.clone(),
+                id: id.clone(),
+                epoch: record.epoch,
+                now_ms,
+            };
+            if self.submit(command).await? {
+                tracing::info!(set = %self.set.id, snapshot = %id, "a snapshot has expired");
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends restores to an archive that nobody came for: they would hold their image and its oplog for ever.
+    async fn end_forgotten_archives(&self, state: &State, record: &ReplicaSet) -> Result<(), Fault> {
+        let now_ms = self.now_ms();
+        let forgotten = state.restores.iter().filter(|(_, restore)| {
+            restore.replica_set == self.set.id
+                && restore.state == RestoreState::Running
+                && restore.request_json.contains("\"to\":\"archive\"")
+                && now_ms - restore.created_ms > ARCHIVE_MAX_AGE_MS
+        });
+        for (id, restore) in forgotten {
+            let progress = RestoreProgress {
+                state: RestoreState::Failed,
+                step: restore.step.clone(),
+                done_documents: restore.done_documents,
+                done_bytes: restore.done_bytes,
+                total_bytes: restore.total_bytes,
+                error: Some("the archive was not read to its end within a day; start the restore again".to_owned()),
+                cursor_json: String::new(),
+            };
+            let command = Command::UpdateRestore {
+                id: *id,
+                epoch: record.epoch,
+                progress,
+            };
+            self.submit(command).await?;
+        }
+        Ok(())
+    }
+
+    /// Trims and merges the oplog of the present history, and removes that of ended ones.
+    async fn tend_oplog(&self) -> Result<(), Fault> {
+        let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
+        for incarnation in (1..record.incarnation.0).map(Incarnation) {
+            self.tend_ended(&state, &record, incarnation).await?;
+        }
+        let oplog = self.set.stores(record.incarnation).await?.oplog;
+        let Some((start, _)) = oplog.range() else {
+            return Ok(());
+        };
+        let plan = keeping::plan(&state, &self.set.id, self.now_ms()).unwrap_or_default();
+        let mut floor = keeping::oplog_floor(&state, &self.set.id, record.incarnation);
+        if let Some(needed) = plan.oplog_needed_from.filter(|needed| floor.unwrap_or(start) < *needed)
+            && self.give_up(&record, record.incarnation, needed).await?
+        {
+            floor = Some(needed);
+        }
+        if let Some(floor) = floor.filter(|floor| start < *floor) {
+            oplog.trim(floor).await?;
+        }
+        while oplog.merge_small(self.set.ground.tuning.merge).await?.slices > 0 {}
+        Ok(())
+    }
+
+    async fn tend_ended(&self, state: &State, record: &ReplicaSet, incarnation: Incarnation) -> Result<(), Fault> {
+        let stores = self.set.stores(incarnation).await?;
+        let Some((_, tip)) = stores.oplog.range() else {
+            return Ok(());
+        };
+        let over = keeping::is_over(state, &self.set.id, incarnation, tip, self.now_ms());
+        if over && self.give_up(record, incarnation, tip).await? {
+            tracing::info!(set = %self.set.id, %incarnation, "the oplog of an ended history goes");
+            stores.sync.remove_all().await?;
+            stores.oplog.remove_all().await?;
+        }
+        Ok(())
+    }
+
+    async fn give_up(&self, record: &ReplicaSet, incarnation: Incarnation, keep_after: Optime) -> Result<bool, Fault> {
+        let command = Command::TrimOplog {
+            set: self.set.id.clone(),
+            incarnation,
+            epoch: record.epoch,
+            keep_after,
+            now_ms: self.now_ms(),
+        };
+        self.submit(command).await
+    }
+}
+
+impl Work for RetentionWork {
+    async fn step(&mut self) -> Result<Pace, Fault> {
+        let now = Instant::now();
+        if now >= self.look {
+            self.look = now + LOOK_EVERY;
+            let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
+            self.expire(&state, &record).await?;
+            self.end_forgotten_archives(&state, &record).await?;
+        }
+        if now >= self.oplog {
+            self.oplog = now + self.set.ground.tuning.tend_every();
+            self.tend_oplog().await?;
+        }
+        Ok(Pace::Idle)
+    }
+}
