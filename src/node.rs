@@ -9,13 +9,15 @@ use headwater_actors::enrol::{Enrolled, Wish, enrol};
 use headwater_actors::{Backup, Ground, Tuning};
 use headwater_cluster::alerts::Thresholds;
 use headwater_cluster::shares::Rhythm;
-use headwater_cluster::{Control, KeyRole, NodeId};
+use headwater_cluster::{Control, Identity, KeyRole, NodeId};
 use headwater_config::Settings;
 use headwater_host::real::SledKv;
 use headwater_host::{Host, Kv};
 use headwater_protocol::internal::ClusterKey;
 use headwater_service::Door;
 use headwater_store::backend::open::{self, Places};
+use headwater_store::claim;
+use headwater_store::objects::{Objects, StoreError};
 use tokio::sync::watch;
 
 use crate::keys::Keys;
@@ -88,8 +90,20 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
         address: advertised(&settings),
         ask: seeds.clone(),
     };
-    let Enrolled { identity, node, voters } =
-        enrol(&host, &kv, &*opened.objects, &wish, &transport, transport.addresses()).await?;
+    let Enrolled { identity, node, voters } = enrol(
+        &host,
+        &kv,
+        opened.objects.as_ref(),
+        &wish,
+        &transport,
+        transport.addresses(),
+    )
+    .await?;
+    for apart in &opened.apart {
+        belongs(apart.as_ref(), &identity)
+            .await
+            .context("cannot use the store of oplog or sync slices")?;
+    }
     transport.at_home(&identity.cluster, node.0);
     let raft = headwater_cluster::Settings {
         heartbeat_ms: HEARTBEAT_MS,
@@ -151,6 +165,18 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
         server: backup.server(),
     };
     Ok(Node { backup, door, control })
+}
+
+/// A store besides that of the blocks is claimed by the node that began the cluster; all others must find it so.
+async fn belongs(apart: &dyn Objects, identity: &Identity) -> Result<(), StoreError> {
+    if identity.founder {
+        return claim::claim(apart, &identity.cluster).await;
+    }
+    match claim::claimed_by(apart).await? {
+        Some(owner) if owner == identity.cluster => Ok(()),
+        Some(owner) => Err(claim::another(&owner)),
+        None => Err(claim::nobodys(&identity.cluster)),
+    }
 }
 
 async fn open_disk(host: &Host, settings: &Settings) -> anyhow::Result<Arc<dyn Kv>> {

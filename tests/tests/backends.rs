@@ -1,22 +1,7 @@
 //! The main path and a failover on the stores that are not a folder: what comes back is what the source had.
 
-use anyhow::{Context, Result, ensure};
-use headwater_model::Ts;
-use headwater_tests::{Bed, ReplicaSet, ReplicaSetSpec, S3, Trio, Workload, WorkloadSpec, proof};
-use serde_json::Value;
-
-fn complete(status: &Value) -> Option<()> {
-    let set = proof::set_of(status)?;
-    (set.get("phase")?.as_str()? == "complete" && !set.get("restorable")?.is_null()).then_some(())
-}
-
-async fn until_applied(trio: &Trio, ts: Ts) -> Result<()> {
-    let applied = |status: &Value| {
-        let at = proof::position(proof::set_of(status)?.get("applied")?)?;
-        (at >= (u64::from(ts.seconds()), u64::from(ts.ordinal()))).then_some(())
-    };
-    trio.until("a head that has caught up", &["status"], applied).await
-}
+use anyhow::{Result, ensure};
+use headwater_tests::{Bed, ReplicaSetSpec, S3, Trio, Workload, WorkloadSpec};
 
 /// Three daemons on one store: first copy under load, a snapshot, the owner killed, a restore at the end of everything.
 /// `shake` is what the store goes through meanwhile.
@@ -30,25 +15,18 @@ async fn a_backup_survives_its_owner(bed: &Bed, store: &str, shake: impl AsyncFn
     let add = ["deployment", "add", "default", "--uri", &source.uri()];
     trio.commands().json(&add).await?;
     trio.start_agent(0)?;
-    trio.until("a first restorable point", &["status"], complete).await?;
-    trio.commands().json(&["snapshot", "take", "default", "--wait"]).await?;
+    trio.until_complete().await?;
+    trio.until_snapshot_taken().await?;
     shake().await?;
     let owner = trio.owner().await?;
     trio.daemon(owner)?.kill()?;
-    until_applied(&trio, source.mark("after the kill").await?).await?;
+    let mark = source.mark("after the kill").await?;
+    trio.until_applied(mark).await?;
     ensure!(trio.owner().await? != owner);
     trio.start_daemon(owner).await?;
     workload.stop().await?;
-    comes_back(bed, &trio, &source).await?;
+    trio.comes_back(bed, &source).await?;
     Ok(trio)
-}
-
-async fn comes_back(bed: &Bed, trio: &Trio, source: &ReplicaSet) -> Result<()> {
-    let end = source.mark("end").await?;
-    until_applied(trio, end).await?;
-    let target = proof::restored(bed, trio.commands(), source.version(), &end.to_string()).await;
-    let target = target.with_context(|| trio.logs())?;
-    proof::compare(source.client(), target.client(), "the end").await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,8 @@ impl Places {
 pub struct Opened {
     /// The objects.
     pub objects: Arc<dyn Objects>,
+    /// Those besides that of the blocks.
+    pub apart: Vec<Arc<dyn Objects>>,
     /// The MongoDB replica sets among them: none of them may become a source.
     pub backing_sets: Vec<BackingSet>,
 }
@@ -51,11 +53,16 @@ pub async fn open(places: &Places, host: &Host) -> Result<Opened, StoreError> {
             *opened = Some(open_one(uri, host, &mut backing_sets).await?);
         }
     }
+    let listed = apart.iter().flatten().cloned().collect();
     let objects = match apart {
         [None, None] => blocks,
         [oplog, sync] => Arc::new(SplitObjects { blocks, oplog, sync }),
     };
-    Ok(Opened { objects, backing_sets })
+    Ok(Opened {
+        objects,
+        apart: listed,
+        backing_sets,
+    })
 }
 
 async fn open_one(
