@@ -106,15 +106,20 @@ impl Set {
             return Ok(Accepted {});
         }
         let stop = stores.sync.end(end).await.map_err(slice_refusal)?.stop;
+        self.transferred(&record, stop).await?;
+        self.head_waker.wake();
+        Ok(Accepted {})
+    }
+
+    /// The end of the scan is durable.
+    pub async fn transferred(&self, record: &ReplicaSet, stop: Optime) -> Result<(), Refusal> {
         let command = Command::SetSyncStop {
             set: self.id.clone(),
             incarnation: record.incarnation,
             stop,
         };
         submit(&self.ground.control, command).await?;
-        self.advance(&record, Phase::Building).await?;
-        self.head_waker.wake();
-        Ok(Accepted {})
+        self.advance(record, Phase::Building).await
     }
 
     /// Takes an oplog slice.

@@ -22,7 +22,7 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 5] = [
+const FOUND: [(u64, &str); 6] = [
     (
         19,
         "the trouble of a Sync child that failed in its very last step was shown for ever, since nobody took it back",
@@ -38,6 +38,10 @@ const FOUND: [(u64, &str); 5] = [
     (
         117,
         "an agent that died between the beginnings of oplog and sync left an incarnation that no agent could ever begin",
+    ),
+    (
+        150,
+        "a transfer whose end was stored, but with the answer of the store and then the agent lost, never went on",
     ),
     (
         179,

@@ -178,7 +178,7 @@ fn commands_end_with_the_documented_code() {
             Some(Exit::Usage),
         ),
         (
-            format!("headwater daemon --store s3://b --dir {}/d", dir.path().display()),
+            format!("headwater daemon --store ftp://b --dir {}/d", dir.path().display()),
             Some(Exit::Usage),
         ),
         (

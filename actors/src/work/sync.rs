@@ -57,7 +57,13 @@ impl SyncWork {
     }
 
     /// Builds beside the transfer what can be built of the slices that are there.
-    async fn build_ahead(&mut self) -> Result<Pace, Fault> {
+    async fn build_ahead(&mut self, record: &ReplicaSet) -> Result<Pace, Fault> {
+        // An end may be durable though the store's answer was lost: then the agent does not send it again.
+        if let Some(end) = self.stores.sync.ended().await? {
+            let moved = self.set.transferred(record, end.stop).await;
+            moved.map_err(|refusal| Fault::Retry(refusal.message))?;
+            return Ok(Pace::Again);
+        }
         if let Some(first_copy) = self.first_copy().await? {
             first_copy.tend(false).await?;
         }
@@ -281,7 +287,7 @@ impl Work for SyncWork {
             Phase::ApplyingOplog => self.apply_oplog(&record).await,
             Phase::FetchingMissing => self.fetch_missing(&record).await,
             Phase::Validating => self.validate(&record).await,
-            Phase::Transferring => self.build_ahead().await,
+            Phase::Transferring => self.build_ahead(&record).await,
             Phase::Starting | Phase::Complete => Ok(Pace::Idle),
         }
     }

@@ -180,11 +180,6 @@ impl PackStore {
         }))
     }
 
-    /// Learns of packs that others have written since.
-    pub async fn refresh(&self) -> Result<(), StoreError> {
-        open::load(&self.inner).await
-    }
-
     /// A block was not where a reader's index says, or nowhere: packs were groomed or written since. Reads all indexes anew.
     /// A writer's own index is always up to date.
     async fn look_again(&self) -> Result<(), StoreError> {

@@ -35,17 +35,25 @@ fn watches(trio: &Trio) -> Result<Vec<LogWatch>> {
         .collect()
 }
 
-/// Strikes whoever logs `words` first, lets it be missed until another goes on, and brings it back.
-async fn struck(trio: &mut Trio, watches: &mut [LogWatch], words: &str, strike: fn(usize) -> Fault) -> Result<()> {
-    let owner = until_told(watches, words).await?;
+/// Strikes whoever logs `words` first, lets it be missed until another goes on, and brings it back. Gives watches of
+/// what was logged since the strike: the next phase may be over before the struck one is back.
+async fn struck(
+    trio: &mut Trio,
+    mut seen: Vec<LogWatch>,
+    words: &str,
+    strike: fn(usize) -> Fault,
+) -> Result<Vec<LogWatch>> {
+    let owner = until_told(&mut seen, words).await?;
     let fault = strike(owner);
     fault.begin(trio).await?;
+    let since = watches(trio)?;
     eprintln!("{words:?}: {fault}");
     trio.until_moved_from(owner)
         .await
         .with_context(|| format!("{words}: {fault}"))?;
     fault.end(trio).await?;
-    trio.until_whole().await
+    trio.until_whole().await?;
+    Ok(since)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,8 +75,7 @@ async fn an_owner_lost_in_any_phase_of_a_first_copy_is_followed_by_another() -> 
         ("first copy: applying oplog", Fault::CutOff),
         ("first copy: validating", Fault::DaemonKilled),
     ] {
-        struck(&mut trio, &mut seen, words, strike).await?;
-        seen = watches(&trio)?;
+        seen = struck(&mut trio, seen, words, strike).await?;
     }
     trio.until_complete().await?;
     workload.stop().await?;
@@ -96,11 +103,11 @@ async fn an_owner_lost_in_spill_fold_snapshot_or_restore_is_followed_by_another(
         ("image begins", Fault::DaemonKilled),
         ("image begins", Fault::DaemonFrozen),
     ] {
-        let mut seen = watches(&trio)?;
+        let seen = watches(&trio)?;
         if words.starts_with("image") {
             trio.commands().json(&["snapshot", "take", "default"]).await?;
         }
-        struck(&mut trio, &mut seen, words, strike).await?;
+        struck(&mut trio, seen, words, strike).await?;
     }
     churn.stop().await?;
     workload.stop().await?;
@@ -110,7 +117,7 @@ async fn an_owner_lost_in_spill_fold_snapshot_or_restore_is_followed_by_another(
     let target = bed
         .replica_set(ReplicaSetSpec::single("6.0.5").not_replayable())
         .await?;
-    let mut seen = watches(&trio)?;
+    let seen = watches(&trio)?;
     let (at, to) = (end.to_string(), target.uri());
     let arguments = [
         "restore",
@@ -127,7 +134,7 @@ async fn an_owner_lost_in_spill_fold_snapshot_or_restore_is_followed_by_another(
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()?;
-    struck(&mut trio, &mut seen, "restore step=documents", Fault::DaemonKilled).await?;
+    struck(&mut trio, seen, "restore step=documents", Fault::DaemonKilled).await?;
     let followed = follower.wait_with_output().await?;
     ensure!(
         followed.status.success(),
