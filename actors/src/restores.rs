@@ -204,6 +204,12 @@ async fn await_end_of_second(set: &Set, second: u32) -> Result<(), Refusal> {
 
 /// Plans a restore.
 pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusal> {
+    // What can be restored grows while the end of the second is waited for.
+    if let At::WallClock(ms) = &request.at
+        && let Some(second) = Wanted::second(*ms)
+    {
+        await_end_of_second(set, second).await?;
+    }
     let found = inventory(set).await?;
     refuse_damaged(set, request, &found)?;
     let (bases, ranges, current) = found;
@@ -214,7 +220,6 @@ pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusa
         At::WallClock(ms) => {
             let mut found = Vec::new();
             if let Some(second) = Wanted::second(*ms) {
-                await_end_of_second(set, second).await?;
                 for range in &ranges {
                     let stores = set.stores(range.incarnation).await.map_err(refusal)?;
                     let last = stores.oplog.find_wall(second).await.map_err(refusal)?;
