@@ -6,7 +6,8 @@
 use crate::command::{Command, Response};
 use crate::state::State;
 use crate::{
-    alerts, catalog, deployments, grooms, integrity, keeping, keys, leases, nodes, replica_sets, restores, schedules, snapshots,
+    alerts, catalog, deployments, grooms, integrity, keeping, keys, leases, nodes, replica_sets, restores, schedules,
+    snapshots,
 };
 
 /// Carries out `command`. A refusal changes nothing.
