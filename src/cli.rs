@@ -12,6 +12,7 @@ mod groom;
 mod progress;
 mod proof;
 mod quickstart;
+mod recover;
 mod restore;
 mod restores;
 mod schedule;
@@ -169,6 +170,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Check(check) => ask(global, check, check::Check::run),
         Command::Proof(proof) => ask(global, proof, proof::Proof::run),
         Command::Restore(restore) => ask(global, *restore, restore::Restore::run),
+        Command::Cluster(cluster::Cluster::Recover(recover)) => on_runtime(recover.run(global)),
         Command::Cluster(cluster) => ask(global, cluster, cluster::Cluster::run),
         Command::Restores(restores) => ask(global, restores, restores::Restores::run),
     }

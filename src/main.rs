@@ -12,6 +12,7 @@ mod local;
 mod logging;
 mod node;
 mod output;
+mod recover;
 mod stop;
 mod transport;
 mod webhook;

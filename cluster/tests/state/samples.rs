@@ -4,7 +4,7 @@ use headwater_cluster::command::RestoreProgress;
 use headwater_cluster::integrity::{CheckKind, CheckState, Damage, DamageKind, Pass, Standing};
 use headwater_cluster::retention::Retention;
 use headwater_cluster::timetable::ReferenceTime;
-use headwater_cluster::{Command, GroomReport, ImageRef, KeyRole, NodeId, Response, RestoreState, State, apply};
+use headwater_cluster::{Command, GroomReport, ImageRef, KeyRole, NodeId, Piece, Response, RestoreState, State, apply};
 use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotId, Ts};
 
 pub fn deployment() -> DeploymentName {
@@ -383,6 +383,13 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
             begun_ms: 1_795_343_100_000,
             end: false,
         },
+        Command::Recover {
+            piece: Box::new(Piece::Begin {
+                recoveries: 1,
+                last_epoch: Epoch(1000),
+                last_restore: 7,
+            }),
+        },
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
 }
@@ -451,10 +458,11 @@ fn name(command: &Command) -> &'static str {
         Command::EndAlert { .. } => NAMES[40],
         Command::AcknowledgeAlert { .. } => NAMES[41],
         Command::AlertTold { .. } => NAMES[42],
+        Command::Recover { .. } => NAMES[43],
     }
 }
 
-pub const NAMES: [&str; 43] = [
+pub const NAMES: [&str; 44] = [
     "AddDeployment",
     "RemoveDeployment",
     "SetDeploymentActive",
@@ -498,6 +506,7 @@ pub const NAMES: [&str; 43] = [
     "EndAlert",
     "AcknowledgeAlert",
     "AlertTold",
+    "Recover",
 ];
 
 /// Carries out a command that must succeed.
