@@ -73,7 +73,10 @@ impl ImageStore {
         let bytes = frame::seal(FrameKind::Image, &header, manifest).map_err(|e| StoreError::refused(&key, e))?;
         match self.objects.put_new(&key, bytes).await? {
             Put::Created => Ok(()),
-            Put::Exists => Err(StoreError::refused(&key, "an image of this name is there; cut it anew under another")),
+            Put::Exists => Err(StoreError::refused(
+                &key,
+                "an image of this name is there; cut it anew under another",
+            )),
         }
     }
 
