@@ -20,6 +20,7 @@ use headwater_restore::naming::{Chosen, Selection, choose};
 use headwater_restore::plan::{Base, NotRestorable, Plan, Proven, Reason, Wanted};
 use headwater_restore::source::{Source, views};
 use headwater_store::blocks::Blocks;
+use headwater_store::objects::StoreError;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -84,9 +85,15 @@ fn base(snapshot: Option<SnapshotId>, image: &ImageRef) -> Base {
 }
 
 /// What of the oplog of one incarnation is stored without a hole and not given up; the command that gives up comes before
-/// the deletion.
+/// the deletion. Nothing of an oplog that cannot be opened for damage: snapshots can be restored without it.
 pub async fn proven(set: &Set, state: &ControlState, incarnation: Incarnation) -> Result<Option<Proven>, Refusal> {
-    let stores = set.stores(incarnation).await.map_err(refusal)?;
+    let stores = match set.stores(incarnation).await {
+        Err(StoreError::Damaged { key, detail }) => {
+            tracing::warn!(set = %set.id, key, detail, "an oplog is damaged; nothing of it is offered");
+            return Ok(None);
+        }
+        stores => stores.map_err(refusal)?,
+    };
     let floor = keeping::oplog_floor(state, &set.id, incarnation).unwrap_or(Optime::ZERO);
     let range = stores.oplog.range().filter(|(_, tip)| floor <= *tip);
     Ok(range.map(|(start, tip)| Proven {
@@ -178,8 +185,9 @@ fn refuse_damaged(
     Err(Refusal::new(RefusalKind::NotRestorable, message))
 }
 
-/// An idle source writes an empty entry every ten seconds; a little more than that.
-const NEXT_ENTRY: Duration = Duration::from_secs(15);
+/// An idle source looks every ten seconds whether it should write an empty entry, and leaves it out when something was
+/// written since it looked last: twice that, and a little more.
+const NEXT_ENTRY: Duration = Duration::from_secs(25);
 /// An agent that was heard within this time streams.
 const AGENT_STREAMS_MS: i64 = 5_000;
 
@@ -250,7 +258,6 @@ pub async fn plan_kept(set: &Set, request: &RestoreRequest, restore: &Restore) -
 
 async fn planned(set: &Set, request: &RestoreRequest, plan: Plan) -> Result<Planned, Refusal> {
     let selection = selection(request)?;
-    let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;
     let base_only = Plan {
         until: plan.base.at.ts,
         ..plan.clone()
@@ -259,9 +266,11 @@ async fn planned(set: &Set, request: &RestoreRequest, plan: Plan) -> Result<Plan
     let chosen = chosen(&source, &selection).await?;
     let (oplog_slices, oplog_bytes) = match plan.is_whole_image() {
         true => (0, 0),
-        false => stores
-            .oplog
-            .slices_between(plan.base.at, Optime::new(plan.until, i64::MAX)),
+        false => {
+            let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;
+            let until = Optime::new(plan.until, i64::MAX);
+            stores.oplog.slices_between(plan.base.at, until)
+        }
     };
     let view = RestorePlanView {
         replica_set: set.id.clone(),
@@ -297,9 +306,12 @@ fn planned_namespace(item: &headwater_restore::naming::Item) -> PlannedNamespace
 
 /// Opens the base image and applies the oplog up to the plan's instant. `scratch` takes what does not fit in memory.
 pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Result<AtT, Refusal> {
-    let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;
     let image = image(set, &plan.base).await?;
-    let oplog = (!plan.is_whole_image()).then_some(&stores.oplog);
+    let oplog = match plan.is_whole_image() {
+        true => None,
+        false => Some(set.stores(plan.incarnation()).await.map_err(refusal)?.oplog),
+    };
+    let oplog = oplog.as_ref();
     let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, plan.until, |_| {});
     made.await.map_err(|e| match e {
         MaterializeFault::Oplog(e) => refusal(e),

@@ -143,6 +143,21 @@ fn stored(number: u32) -> SliceRef {
 }
 
 #[tokio::test]
+async fn what_a_former_owner_took_in_is_seen_once_the_end_is_durable() {
+    let objects = MemoryObjects::new();
+    let former = open(&objects).await.unwrap();
+    former.begin(begin("6.0.5")).await.unwrap();
+    let successor = open(&objects).await.unwrap();
+    former.put(slice(0, 0, true)).await.unwrap();
+    successor.put(slice(1, 0, true)).await.unwrap();
+    successor.end(end()).await.unwrap();
+    let parts = |store: &SyncStore| store.arrived().iter().map(|part| part.part).collect::<Vec<_>>();
+    assert_eq!(parts(&successor), [1], "it looked before the former owner was fenced");
+    successor.look_again().await.unwrap();
+    assert_eq!(parts(&successor), [0, 1]);
+}
+
+#[tokio::test]
 async fn whatever_call_fails_sending_again_converges_and_half_removed_is_never_begun() {
     for way in WAYS {
         for k in 0..30 {

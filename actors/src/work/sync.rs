@@ -80,6 +80,7 @@ impl SyncWork {
     /// Sync slices → head at the begin of the scan.
     async fn build_head(&mut self, record: &ReplicaSet) -> Result<(), Fault> {
         let set = self.set.clone();
+        self.stores.sync.look_again().await?;
         let Some(first_copy) = self.first_copy().await? else {
             return Err(Fault::Blocked(
                 "the sync slices are gone; resync this replica set".into(),

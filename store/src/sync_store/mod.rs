@@ -108,6 +108,14 @@ impl SyncStore {
         Ok(store)
     }
 
+    /// Looks anew at what has arrived: a former owner may have taken slices in after this process looked. Once the end is
+    /// durable this sees all of them, since each was acknowledged before.
+    pub async fn look_again(&self) -> Result<(), StoreError> {
+        let state = self.load().await?;
+        *self.state() = state;
+        Ok(())
+    }
+
     /// Whoever is behind the fence removes nothing.
     pub fn fenced(mut self, fence: Option<Arc<Fence>>) -> SyncStore {
         self.fence = fence;

@@ -85,6 +85,10 @@ impl Run {
             return self.sound(key).await;
         }
         let wanted = store.blocks_in(key);
+        if wanted.is_empty() && self.cursor.found.contains(key) {
+            // Its index could not be read: what is lost with it, and for whom, the images have told.
+            return Ok(());
+        }
         let finding = match verdict.fault {
             Some(detail) => Finding {
                 kind: DamageKind::PackIndex,
