@@ -93,8 +93,11 @@ fn file(rest: &str) -> Result<StoreUri, String> {
     }
 }
 
-/// Cuts `scheme://authority/path?options`; options as pairs, still encoded.
-fn cut(text: &str) -> Option<(&str, &str, &str, Vec<(&str, &str)>)> {
+/// Names and values, still encoded.
+type Pairs<'a> = Vec<(&'a str, &'a str)>;
+
+/// Cuts `scheme://authority/path?options`.
+fn cut(text: &str) -> Option<(&str, &str, &str, Pairs<'_>)> {
     let (scheme, rest) = text.split_once("://")?;
     let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));

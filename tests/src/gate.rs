@@ -62,6 +62,7 @@ pub struct Gate {
 
 impl Gate {
     /// Begins to let through to `port` on this machine.
+    #[expect(clippy::disallowed_methods, reason = "a proxy of the bed runs beside the test")]
     pub async fn before(place: usize, port: u16, rules: &Rules) -> Result<Gate> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -167,6 +168,7 @@ mod tests {
     use super::*;
 
     /// Answers every line with the same line.
+    #[expect(clippy::disallowed_methods, reason = "an echo beside the test")]
     async fn echo() -> Result<u16> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();

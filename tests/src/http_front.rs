@@ -57,6 +57,7 @@ impl Drop for HttpFront {
 
 impl HttpFront {
     /// Stands before `port` and asks `decide` about every request.
+    #[expect(clippy::disallowed_methods, reason = "a front of the bed runs beside the test")]
     pub async fn before(port: u16, decide: impl FnMut(&Request) -> Mishap + Send + 'static) -> Result<HttpFront> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let own = listener.local_addr()?.port();

@@ -137,6 +137,7 @@ impl Told {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the listener runs beside the test")]
     async fn listen(&self) -> Result<String> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}/hook?token=verysecret", listener.local_addr()?);

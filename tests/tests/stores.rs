@@ -133,6 +133,7 @@ async fn two_stores_behind_one_conform() -> Result<()> {
 /// Writes go on while the primary of the backing set steps down again and again; everything acknowledged is there
 /// afterwards, once, and whole.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "writers run beside one another")]
 async fn a_mongodb_store_works_through_elections_of_its_set() -> Result<()> {
     let bed = Bed::new().await?;
     let set = bed.replica_set(ReplicaSetSpec::three("6.0.5").not_replayable()).await?;

@@ -27,6 +27,10 @@ use crate::state::{NodeId, State};
 pub(crate) type Metrics = watch::Receiver<RaftMetrics<u64, BasicNode>>;
 
 /// What waits in the mailbox.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a mailbox holds few, and nearly all are the large one"
+)]
 pub(crate) enum Mail {
     Submit {
         command: Command,

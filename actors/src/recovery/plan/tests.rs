@@ -133,11 +133,11 @@ fn plan(found: &Found) -> RecoveryPlan {
 }
 
 fn planned_set(plan: &RecoveryPlan) -> &ReplicaSet {
-    let records = plan.pieces.iter().filter_map(|piece| match piece {
+    let mut records = plan.pieces.iter().filter_map(|piece| match piece {
         Piece::ReplicaSet { record, .. } => Some(record),
         _ => None,
     });
-    records.last().unwrap()
+    records.next_back().unwrap()
 }
 
 fn snapshots(plan: &RecoveryPlan) -> Vec<&str> {
