@@ -109,11 +109,7 @@ pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation
     let mut ranges = Vec::new();
     for incarnation in (1..=record.incarnation.0).map(Incarnation) {
         let whole = proven(set, &state, incarnation).await?;
-        ranges.extend(
-            whole
-                .into_iter()
-                .flat_map(|whole| without_damage(whole, &lost_oplog(&state, &set.id))),
-        );
+        ranges.extend(undamaged(&state, &set.id, whole));
     }
     Ok((bases(&state, &set.id, &record), ranges, record.incarnation))
 }
@@ -128,8 +124,13 @@ fn image_ref(set: &Set, base: &Base) -> Result<Option<ImageRef>, Refusal> {
     Ok(found.cloned())
 }
 
+/// What of a proven range is not known to be damaged.
+pub fn undamaged(state: &ControlState, set: &ReplicaSetId, whole: Option<Proven>) -> Vec<Proven> {
+    whole.map_or_else(Vec::new, |whole| without_damage(whole, &lost_oplog(state, set)))
+}
+
 /// The stretches of the oplog that are known to be damaged.
-pub fn lost_oplog(state: &headwater_cluster::State, set: &ReplicaSetId) -> Vec<(Incarnation, Optime, Optime)> {
+fn lost_oplog(state: &ControlState, set: &ReplicaSetId) -> Vec<(Incarnation, Optime, Optime)> {
     let known = state
         .integrity_of(set)
         .into_iter()
@@ -138,7 +139,7 @@ pub fn lost_oplog(state: &headwater_cluster::State, set: &ReplicaSetId) -> Vec<(
 }
 
 /// What is left of a range: everything before the first entry that is lost, between two, and after the last.
-pub fn without_damage(whole: Proven, lost: &[(Incarnation, Optime, Optime)]) -> Vec<Proven> {
+fn without_damage(whole: Proven, lost: &[(Incarnation, Optime, Optime)]) -> Vec<Proven> {
     let mut lost: Vec<_> = lost
         .iter()
         .filter(|(incarnation, _, until)| *incarnation == whole.incarnation && *until > whole.start)

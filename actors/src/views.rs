@@ -17,7 +17,7 @@ use headwater_restore::plan::Proven;
 use crate::backup::{Backup, not_found};
 use crate::keeping::{explain, tier_text};
 use crate::peers::Ask;
-use crate::restores::{bases, lost_oplog, proven, without_damage};
+use crate::restores::{bases, proven, undamaged};
 use crate::times::rfc3339;
 
 /// An agent that was not heard of for this long is worth a word.
@@ -78,7 +78,7 @@ impl Backup {
         record: &ReplicaSet,
         proven: Option<Proven>,
     ) -> ReplicaSetStatus {
-        let ranges = restorable(state, id, record, record.incarnation, proven.as_slice());
+        let ranges = restorable(state, id, record, record.incarnation, proven);
         let views = self.snapshot_views(id.deployment()).into_iter().rev();
         ReplicaSetStatus {
             name: id.clone(),
@@ -168,7 +168,7 @@ impl Backup {
             let (_, record) = set.record()?;
             for incarnation in (1..=record.incarnation.0).map(Incarnation) {
                 let proven = proven(&set, &state, incarnation).await?;
-                for range in restorable(&state, &id, &record, incarnation, proven.as_slice()) {
+                for range in restorable(&state, &id, &record, incarnation, proven) {
                     ranges.push(TimelineRange {
                         replica_set: id.clone(),
                         incarnation,
@@ -237,11 +237,9 @@ fn restorable(
     id: &ReplicaSetId,
     record: &ReplicaSet,
     incarnation: Incarnation,
-    proven: &[Proven],
+    proven: Option<Proven>,
 ) -> Vec<Range> {
-    let lost = lost_oplog(state, id);
-    let whole = proven.iter().flat_map(|proven| without_damage(*proven, &lost));
-    let proven: Vec<Proven> = whole.collect();
+    let proven = undamaged(state, id, proven);
     let begins = |at| proven.iter().any(|range| range.start <= at && at <= range.tip);
     let mut bases = bases(state, id, record);
     let newest = bases.iter().rfind(|base| base.incarnation == incarnation).map(|b| b.at);

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use headwater_model::DeploymentName;
 use headwater_protocol::admin::At;
 use headwater_protocol::integrity::{CheckRequest, CheckState, CheckView, ProofRequest};
 use headwater_store::objects::Objects;
@@ -21,15 +22,19 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Instants that are restored before and after the check.
 const SAMPLES: u32 = 4;
 
-/// A check of every byte and a proof: both must be content.
-pub async fn whole(world: &World) -> Result<(), Violation> {
-    let Some(name) = deployment() else { return Ok(()) };
+fn every_byte(name: DeploymentName) -> Wish {
     let data = CheckRequest {
         data: true,
         ..CheckRequest::default()
     };
+    Wish::Check(name, data)
+}
+
+/// A check of every byte and a proof: both must be content.
+pub async fn whole(world: &World) -> Result<(), Violation> {
+    let Some(name) = deployment() else { return Ok(()) };
     for wish in [
-        Wish::Check(name.clone(), data),
+        every_byte(name.clone()),
         Wish::Proof(name.clone(), ProofRequest::default()),
     ] {
         integrity::sound(&ended(world, wish).await?)?;
@@ -53,11 +58,7 @@ pub async fn rot(world: &World) -> Result<(), Violation> {
     }
     // Refused or right.
     restores(world, &mut rng, false).await;
-    let data = CheckRequest {
-        data: true,
-        ..CheckRequest::default()
-    };
-    let check = ended(world, Wish::Check(name, data)).await?;
+    let check = ended(world, every_byte(name)).await?;
     if check.mended > 0 {
         trace::mark("integrity: damage was mended");
     }

@@ -93,8 +93,7 @@ fn nothing_an_owner_may_say_is_accepted_from_a_former_one() {
             kinds.insert(name);
         }
     }
-    println!("{kinds:?}");
-    assert_eq!(kinds.len(), 14);
+    assert_eq!(kinds.len(), 14, "{kinds:?}");
 }
 
 /// What no command may ever break.

@@ -181,11 +181,7 @@ impl PackStore {
     }
 
     /// A block was not where a reader's index says, or nowhere: packs were groomed or written since. Reads all indexes anew.
-    /// A writer's own index is always up to date.
     async fn look_again(&self) -> Result<(), StoreError> {
-        if self.inner.epoch.is_some() {
-            return Ok(());
-        }
         let fresh = Arc::new(Inner {
             objects: self.inner.objects.clone(),
             folder: self.inner.folder.clone(),
@@ -294,8 +290,9 @@ impl Blocks for PackStore {
             return Ok(raw);
         }
         let raw = match at_rest::read(&self.inner, id).await {
-            // A groom moved it, or it was written by another: what is there now is looked at once more.
-            Err(StoreError::NotFound(_)) => {
+            // A groom moved it, or it was written by another: what is there now is looked at once more. A writer's own index
+            // is always up to date.
+            Err(StoreError::NotFound(_)) if self.inner.epoch.is_none() => {
                 self.look_again().await?;
                 at_rest::read(&self.inner, id).await?
             }
