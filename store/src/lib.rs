@@ -5,6 +5,7 @@
 //!   [`memory_blocks`]: blocks in memory.
 //! * [`oplog_store`], [`sync_store`], [`images`]: homes of oplog slices, sync slices and image manifests.
 //! * [`repository`]: all of these for one replica set; [`fence`]: one writer at a time.
+//! * [`sealed`]: encryption at rest; [`naming`]: how blocks get their ids.
 //! * [`note`]: small checksummed records.
 //!
 //! Every format here is described in the file that writes it, and has a test with fixed bytes.
@@ -16,9 +17,11 @@ pub mod conformance;
 pub mod fence;
 pub mod images;
 pub mod memory_blocks;
+pub mod naming;
 pub mod note;
 pub mod objects;
 pub mod oplog_store;
 pub mod pack;
 pub mod repository;
+pub mod sealed;
 pub mod sync_store;
