@@ -21,6 +21,7 @@ pub mod peers;
 mod restores;
 mod roster;
 mod route;
+mod seal;
 pub mod set;
 mod sights;
 mod supervisor;
