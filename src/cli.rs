@@ -13,6 +13,7 @@ mod key;
 mod progress;
 mod proof;
 mod quickstart;
+mod recover;
 mod restore;
 mod restores;
 mod schedule;
@@ -175,6 +176,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Restore(restore) => ask(global, *restore, restore::Restore::run),
         Command::Key(key::Key::New { name }) => key::new(name, global.output),
         Command::Key(key) => ask(global, key, key::Key::run),
+        Command::Cluster(cluster::Cluster::Recover(recover)) => on_runtime(recover.run(global)),
         Command::Cluster(cluster) => ask(global, cluster, cluster::Cluster::run),
         Command::Restores(restores) => ask(global, restores, restores::Restores::run),
     }

@@ -13,6 +13,7 @@ mod logging;
 mod master_keys;
 mod node;
 mod output;
+mod recover;
 mod stop;
 mod transport;
 mod webhook;

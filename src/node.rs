@@ -72,12 +72,9 @@ pub struct AgentSettings {
 /// Starts a node. Called within an actix system on a runtime with several threads.
 pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_key: &str) -> anyhow::Result<Node> {
     let host = Host::real()?;
-    let places = Places {
-        blocks: settings.store.clone(),
-        oplog: settings.oplog_store.clone(),
-        sync: settings.sync_store.clone(),
-    };
-    let opened = open::open(&places, &host).await.context("cannot open the store")?;
+    let opened = open::open(&places(&settings), &host)
+        .await
+        .context("cannot open the store")?;
     let key = ClusterKey::new(cluster_key);
     let transport = HttpTransport::new(host.clone(), key.clone())?;
     let kv = open_disk(&host, &settings)
@@ -187,8 +184,17 @@ async fn open_disk(host: &Host, settings: &Settings) -> anyhow::Result<Arc<dyn K
     Ok(Arc::new(host.blocking(move || SledKv::open(&folder, blocking)).await?))
 }
 
+/// Where the stores are.
+pub fn places(settings: &Settings) -> Places {
+    Places {
+        blocks: settings.store.clone(),
+        oplog: settings.oplog_store.clone(),
+        sync: settings.sync_store.clone(),
+    }
+}
+
 /// Where other nodes reach this one.
-fn advertised(settings: &Settings) -> String {
+pub fn advertised(settings: &Settings) -> String {
     let listen = settings.listen;
     match &settings.advertise {
         Some(address) => address.clone(),

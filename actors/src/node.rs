@@ -84,6 +84,7 @@ impl Node {
         life::spawn(&node);
         lead::spawn(&node);
         crate::alerting::spawn(&node);
+        crate::cataloging::spawn(&node);
         Ok(node)
     }
 

@@ -6,7 +6,8 @@
 use crate::command::{Command, Response};
 use crate::state::State;
 use crate::{
-    alerts, deployments, grooms, integrity, keeping, keys, leases, nodes, replica_sets, restores, schedules, snapshots,
+    alerts, catalog, deployments, grooms, integrity, keeping, keys, leases, nodes, replica_sets, restores, schedules,
+    snapshots,
 };
 
 /// Carries out `command`. A refusal changes nothing.
@@ -154,6 +155,7 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
         Command::AcknowledgeAlert { id, words } => alerts::acknowledge(state, id, words),
         Command::AlertTold { id, begun_ms, end } => alerts::told(state, id, *begun_ms, *end),
         Command::RewrapKey { name, key } => deployments::rewrap(state, name, key),
+        Command::Recover { piece } => catalog::take_in(state, piece),
     }
 }
 

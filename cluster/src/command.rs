@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotId, Ts, WrappedKey};
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::Piece;
 use crate::grooms::GroomReport;
 use crate::integrity::{CheckKind, Damage, Pass, Standing};
 use crate::keys::KeyRole;
@@ -434,6 +435,12 @@ pub enum Command {
         name: DeploymentName,
         /// The same data key, at the next revision.
         key: WrappedKey,
+    },
+    /// Takes in one piece of a catalog, for a cluster that begins where a lost one ended. All of them lie between
+    /// [`Piece::Begin`] and [`Piece::End`].
+    Recover {
+        /// What.
+        piece: Box<Piece>,
     },
 }
 

@@ -1,6 +1,6 @@
 //! Deployments: what is protected.
 
-use headwater_model::{DeploymentName, WrappedKey, limits};
+use headwater_model::{DeploymentName, WrappedKey, limits, redact};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Answer;
@@ -37,6 +37,16 @@ pub(crate) fn add(
     if uri.is_empty() || uri.len() > limits::URI_MAX_BYTES {
         let message = format!("a connection string has 1 to {} bytes", limits::URI_MAX_BYTES);
         return Err(Response::refused(RefusalKind::Limit, message));
+    }
+    if let Some(known) = state
+        .deployments
+        .get_mut(name)
+        .filter(|known| redact::is_withheld(&known.uri) && !redact::is_withheld(uri))
+    {
+        // Recovered from a store, which keeps no secrets: it is given again.
+        uri.clone_into(&mut known.uri);
+        known.active = true;
+        return Ok(Response::Done);
     }
     match state.deployments.get(name) {
         // The key that is known stays: something may be sealed with it.
@@ -104,7 +114,15 @@ pub(crate) fn remove(state: &mut State, name: &DeploymentName) -> Answer {
 }
 
 pub(crate) fn set_active(state: &mut State, name: &DeploymentName, active: bool) -> Answer {
-    find(state, name)?.active = active;
+    let known = find(state, name)?;
+    if active && redact::is_withheld(&known.uri) {
+        let message = format!(
+            "the store of a recovered cluster keeps no passwords: give the connection string again with `headwater deployment \
+             add {name} --uri …`"
+        );
+        return Err(Response::refused(RefusalKind::NotReady, message));
+    }
+    known.active = active;
     Ok(Response::Done)
 }
 

@@ -8,6 +8,7 @@
 pub mod addresses;
 pub mod alerts;
 pub mod apply;
+pub mod catalog;
 pub mod codec;
 pub mod command;
 pub mod control;
@@ -33,6 +34,7 @@ pub mod timetable;
 
 pub use addresses::Addresses;
 pub use apply::apply;
+pub use catalog::{Catalog, Piece};
 pub use command::{Command, RefusalKind, Response};
 pub use control::{Control, ControlError, Figures, Settings};
 pub use deployments::Deployment;

@@ -68,4 +68,8 @@ pub struct State {
     pub integrity: BTreeMap<ReplicaSetId, Integrity>,
     /// Alerts by id, open or ended.
     pub alerts: BTreeMap<String, Alert>,
+    /// How often the store of this cluster was recovered from a total loss.
+    pub recoveries: u64,
+    /// Whether a recovery is taking in what the store says.
+    pub recovering: bool,
 }

@@ -45,6 +45,56 @@ pub fn hosts(text: &str) -> String {
     }
 }
 
+/// Options that say how to connect and carry no secret, in lower case.
+const OPEN_OPTIONS: [&str; 22] = [
+    "appname",
+    "authmechanism",
+    "authsource",
+    "compressors",
+    "connecttimeoutms",
+    "directconnection",
+    "loadbalanced",
+    "maxpoolsize",
+    "minpoolsize",
+    "readconcernlevel",
+    "readpreference",
+    "replicaset",
+    "retryreads",
+    "serverselectiontimeoutms",
+    "sockettimeoutms",
+    "srvservicename",
+    "ssl",
+    "tls",
+    "tlsallowinvalidcertificates",
+    "tlscafile",
+    "tlscertificatekeyfile",
+    "tlsinsecure",
+];
+
+/// What of a connection string may rest where others might read it: all of it when nothing in it is secret; else what
+/// [`uri`] shows, marked so that [`is_withheld`] tells.
+pub fn at_rest(text: &str) -> String {
+    let shown = uri(text);
+    let (plain, options) = text.split_once('?').unwrap_or((text, ""));
+    let is_open = |option: &str| {
+        let name = option.split('=').next().unwrap_or_default().to_lowercase();
+        OPEN_OPTIONS.contains(&name.as_str())
+    };
+    let open = options.split('&').filter(|option| !option.is_empty()).all(is_open);
+    if open && !text.contains('@') && shown == plain {
+        return text.to_owned();
+    }
+    match shown.split_once("://") {
+        Some((scheme, rest)) if !rest.starts_with("***") => format!("{scheme}://***@{rest}"),
+        _ => shown,
+    }
+}
+
+/// Whether this is what is left of a connection string after [`at_rest`] took secrets out of it: nobody can connect with it.
+pub fn is_withheld(text: &str) -> bool {
+    text.split_once("://").map_or(text, |(_, rest)| rest).starts_with("***")
+}
+
 fn without_options(text: &str) -> &str {
     text.split_once('?').map_or(text, |(kept, _)| kept)
 }
@@ -89,6 +139,25 @@ mod tests {
         ] {
             assert_eq!(uri(text), shown, "{text}");
             assert!(!uri(text).contains("secret"));
+        }
+    }
+
+    #[test]
+    fn only_a_connection_string_without_secrets_rests_whole() {
+        for (text, rests) in [
+            ("mongodb://h:27017", "mongodb://h:27017"),
+            (
+                "mongodb://h1,h2/?replicaSet=rs0&tls=true",
+                "mongodb://h1,h2/?replicaSet=rs0&tls=true",
+            ),
+            ("mongodb://u:secret@h/?replicaSet=rs0", "mongodb://***@h/"),
+            ("mongodb://h/?tlsCertificateKeyFilePassword=secret", "mongodb://***@h/"),
+            ("mongodb://h/?unheardOf=secret", "mongodb://***@h/"),
+            ("mongodb://u:p?secret@h/", "mongodb://***"),
+            ("u:secret@h", "***"),
+        ] {
+            assert_eq!(at_rest(text), rests, "{text}");
+            assert_eq!(is_withheld(rests), rests != text, "{text}");
         }
     }
 

@@ -99,6 +99,8 @@ pub struct Draw {
     pub merge_slices: usize,
     /// Hours of the point-in-time window, where snapshots expire as soon as they are complete.
     pub short_window: Option<u32>,
+    /// Objects of which a bit flips when all else is over.
+    pub rot: u32,
     /// What befalls it.
     pub chaos: Chaos,
 }
@@ -160,6 +162,7 @@ impl Draw {
             tend_seconds: 60,
             merge_slices: 64,
             short_window: None,
+            rot: 0,
             chaos: Chaos {
                 kill_daemon: every(rng, wild, 4..60),
                 kill_all: every(rng, wild, 20..120),
@@ -190,6 +193,7 @@ impl Draw {
         draw.tend_seconds = rng.gen_range(4..30);
         draw.merge_slices = rng.gen_range(3..60);
         draw.short_window = [None, None, Some(0), Some(1)][rng.gen_range(0..4)];
+        draw.rot = if wild { [0, 0, 1, 4][rng.gen_range(0..4)] } else { 0 };
         draw
     }
 }

@@ -4,8 +4,8 @@
 //! * [`draw`]: what a world is made of. [`run`]: a seed from beginning to end. [`mod@world`]: machines and what they share.
 //! * [`entropy`], [`mod@time`], [`process`], [`network`], [`disk`], [`store`]: the world as a process meets it.
 //! * [`mongo`]: the source. [`daemon`], [`agent`]: the production code in its processes. [`user`], [`wishes`]: users.
-//! * [`chaos`]: what befalls it; [`members`]: nodes that come and go. [`oracle`]: what must hold all the same. [`planted`],
-//!   [`rogue`]: bugs that the oracles must find.
+//! * [`chaos`]: what befalls it; [`members`]: nodes that come and go; [`rot`]: bits that rot. [`oracle`]: what must hold all
+//!   the same. [`planted`], [`rogue`]: bugs that the oracles must find.
 //! * [`trace`]: what happened.
 
 #[cfg(not(tokio_unstable))]
@@ -27,6 +27,7 @@ pub mod oracle;
 pub mod planted;
 pub mod process;
 pub mod rogue;
+pub mod rot;
 pub mod run;
 pub mod store;
 pub mod time;

@@ -16,7 +16,7 @@ use crate::oracle::{Violation, chain, raft};
 use crate::planted::{self, Bug};
 use crate::trace::Told;
 use crate::world::{World, replica_set};
-use crate::{chaos, entropy, members, rogue, time, trace, wishes};
+use crate::{chaos, entropy, members, rogue, rot, time, trace, wishes};
 
 /// How a seed is run.
 #[derive(Clone, Copy, Debug)]
@@ -269,5 +269,9 @@ async fn rest(world: &World) -> Result<(), Violation> {
         let at = headwater_protocol::admin::At::Snapshot(snapshot.id.clone());
         wishes::restore(world, 0, at, true).await;
     }
-    Ok(())
+    if oracle.violation().is_some() {
+        return Ok(());
+    }
+    rot::whole(world).await?;
+    rot::rot(world).await
 }

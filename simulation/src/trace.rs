@@ -27,7 +27,7 @@ struct Trace {
 const TAIL: usize = 60;
 
 /// Every mark there is: a set of seeds that did not hit one of them has not tried what it stands for.
-pub const MARKS: [&str; 44] = [
+pub const MARKS: [&str; 49] = [
     "agent killed",
     "agent: request timed out",
     "clock set",
@@ -35,6 +35,10 @@ pub const MARKS: [&str; 44] = [
     "daemon lost its disk",
     "disk: flush failed",
     "groom: packs condemned",
+    "integrity: damage stays",
+    "integrity: damage was mended",
+    "integrity: everything is sound",
+    "integrity: no damage that matters",
     "network: answer died with its process",
     "network: answer lost",
     "network: late message",
@@ -60,6 +64,7 @@ pub const MARKS: [&str; 44] = [
     "source: rollback",
     "source: transaction aborted by an election",
     "source: transaction of several entries",
+    "store: a bit flipped",
     "store: failed after its effect",
     "store: failed without effect",
     "store: full",

@@ -5,6 +5,7 @@ use headwater_actors::Backup;
 use headwater_model::{DeploymentName, SnapshotId};
 use headwater_protocol::admin::{AddDeployment, At, Destination, RestoreRequest};
 use headwater_protocol::agent::Refusal;
+use headwater_protocol::integrity::{CheckRequest, ProofRequest};
 use headwater_protocol::keeping::{GroomRequest, ScheduleChange, SnapshotChange};
 use serde::Serialize;
 
@@ -29,6 +30,12 @@ pub enum Wish {
     Schedule(DeploymentName, ScheduleChange),
     /// Grooms.
     Groom(DeploymentName, GroomRequest),
+    /// Checks.
+    Check(DeploymentName, CheckRequest),
+    /// Proves.
+    Proof(DeploymentName, ProofRequest),
+    /// Looks at a check or a proof.
+    CheckAt(DeploymentName, u64),
     /// Begins a new first copy.
     Resync(DeploymentName),
     /// Stops streaming, or streams again.
@@ -54,6 +61,9 @@ pub async fn grant(backup: &Backup, wish: Wish) -> Answer {
         Wish::ChangeSnapshot(name, id, change) => json(backup.change_snapshot(&name, &id, change).await),
         Wish::Schedule(name, change) => json(backup.set_schedule(&name, change).await),
         Wish::Groom(name, request) => json(backup.run_groom(&name, request).await),
+        Wish::Check(name, request) => json(backup.start_check(&name, &request).await),
+        Wish::Proof(name, request) => json(backup.start_proof(&name, &request).await),
+        Wish::CheckAt(name, number) => json(backup.check(&name, None, number).await),
         Wish::Resync(name) => json(backup.resync_deployment(&name).await),
         Wish::Active(name, true) => json(backup.restart_deployment(&name).await),
         Wish::Active(name, false) => json(backup.stop_deployment(&name).await),

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use headwater_protocol::admin::{ClusterView, NodeView};
 
+use crate::cli::recover::Recover;
 use crate::client::Client;
 use crate::failure::Outcome;
 use crate::output::{Format, table};
@@ -13,7 +14,8 @@ use crate::output::{Format, table};
   headwater cluster status
   headwater cluster drain 2       before node 2 is taken down for long
   headwater cluster add 2         it takes part again
-  headwater cluster remove 2      it never comes back under that number\n")]
+  headwater cluster remove 2      it never comes back under that number
+  headwater cluster recover --store URI --dir DIR --dry-run\n")]
 pub enum Cluster {
     /// Show the nodes: who leads, who answers, who owns what
     Status,
@@ -32,6 +34,8 @@ pub enum Cluster {
         /// Its number
         node: u64,
     },
+    /// Begin a new cluster with what a store says, after every daemon was lost
+    Recover(Recover),
 }
 
 impl Cluster {
@@ -42,6 +46,8 @@ impl Cluster {
             Cluster::Add { node: Some(node) } => client.order(&format!("/api/v1/cluster/nodes/{node}/add")).await?,
             Cluster::Drain { node } => client.order(&format!("/api/v1/cluster/nodes/{node}/drain")).await?,
             Cluster::Remove { node } => client.remove(&format!("/api/v1/cluster/nodes/{node}")).await?,
+            // It needs no service, and is carried out before one is looked for.
+            Cluster::Recover(_) => return Ok(()),
         };
         match self {
             Cluster::Add { node: None } => format.print(&view, how_to_join),

@@ -28,6 +28,16 @@ pub async fn claim(objects: &dyn Objects, cluster: &str) -> Result<(), StoreErro
     }
 }
 
+/// Claims the store for `cluster` whosever it was: for a cluster that is recovered from it. Daemons of the former one find
+/// that it is no longer theirs.
+pub async fn take_over(objects: &dyn Objects, cluster: &str) -> Result<(), StoreError> {
+    objects.put(KEY, note::seal(KIND, &cluster)?).await?;
+    match claimed_by(objects).await? {
+        Some(owner) if owner == cluster => Ok(()),
+        owner => Err(another(owner.as_deref().unwrap_or_default())),
+    }
+}
+
 /// What is said of a store that belongs to another cluster.
 pub fn another(owner: &str) -> StoreError {
     StoreError::refused(
@@ -60,5 +70,15 @@ mod tests {
         let refused = claim(&objects, "b").await.unwrap_err();
         assert!(refused.to_string().contains("another cluster, a,"), "{refused}");
         assert_eq!(claimed_by(&objects).await.unwrap().as_deref(), Some("a"));
+    }
+
+    #[tokio::test]
+    async fn a_recovery_takes_a_store_over_and_the_former_cluster_is_refused() {
+        let objects = MemoryObjects::default();
+        claim(&objects, "a").await.unwrap();
+        take_over(&objects, "b").await.unwrap();
+        take_over(&objects, "b").await.unwrap();
+        assert_eq!(claimed_by(&objects).await.unwrap().as_deref(), Some("b"));
+        assert!(claim(&objects, "a").await.is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Image manifests at rest, one object each under `images/<incarnation>/`. What is inside is the head's business.
 //!
-//! Names are the caller's; they carry position and epoch, so that no two owners write one name. An image exists for the
+//! Names are the caller's and never given twice: position, epoch, and a number at random. An image exists for the
 //! cluster only once the control plane has committed it; one that nobody committed is garbage.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use headwater_protocol::frame::{self, Frame, FrameKind};
 use serde::{Deserialize, Serialize};
 
 use crate::fence::Fence;
-use crate::objects::{ObjectMeta, Objects, StoreError};
+use crate::objects::{ObjectMeta, Objects, Put, StoreError};
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -62,8 +62,7 @@ impl ImageStore {
         Ok(format!("{}{name}", self.folder))
     }
 
-    /// Stores an image, durably. One of the same name is the same state, perhaps folded further or proven more: it is
-    /// replaced at once and whole.
+    /// Stores an image, durably. It is written once: a name that is taken is refused, whatever lies there.
     pub async fn put(&self, name: &str, manifest: &[u8]) -> Result<(), StoreError> {
         let key = self.key(name)?;
         let header = Header {
@@ -72,7 +71,13 @@ impl ImageStore {
         };
         self.writable().await?;
         let bytes = frame::seal(FrameKind::Image, &header, manifest).map_err(|e| StoreError::refused(&key, e))?;
-        self.objects.put(&key, bytes).await
+        match self.objects.put_new(&key, bytes).await? {
+            Put::Created => Ok(()),
+            Put::Exists => Err(StoreError::refused(
+                &key,
+                "an image of this name is there; cut it anew under another",
+            )),
+        }
     }
 
     /// Reads and verifies an image.

@@ -6,12 +6,14 @@
 //! * [`oplog_store`], [`sync_store`], [`images`]: homes of oplog slices, sync slices and image manifests.
 //! * [`repository`]: all of these for one replica set; [`fence`]: one writer at a time.
 //! * [`sealed`]: encryption at rest; [`naming`]: how blocks get their ids.
+//! * [`claim`], [`catalog`]: whose store it is, and what its cluster knows about what is in it.
 //! * [`note`]: small checksummed records.
 //!
 //! Every format here is described in the file that writes it, and has a test with fixed bytes.
 
 pub mod backend;
 pub mod blocks;
+pub mod catalog;
 pub mod claim;
 pub mod conformance;
 pub mod fence;

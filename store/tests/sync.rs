@@ -199,7 +199,7 @@ async fn a_flipped_bit_is_found() {
 }
 
 #[tokio::test]
-async fn images_are_kept_by_incarnation_and_name() {
+async fn images_are_kept_by_incarnation_and_name_and_written_once() {
     let objects = MemoryObjects::new();
     let host = Host::real().unwrap();
     let repository = Repository::open(Arc::new(objects.clone()), &host, &replica_set(), Epoch(1))
@@ -207,9 +207,12 @@ async fn images_are_kept_by_incarnation_and_name() {
         .unwrap();
     let images = repository.images(Incarnation(1));
     images.put("b", b"first").await.unwrap();
-    images.put("b", b"second").await.unwrap();
+    assert!(matches!(
+        images.put("b", b"second").await,
+        Err(StoreError::Refused { .. })
+    ));
     images.put("a", b"other").await.unwrap();
-    assert_eq!(images.get("b").await.unwrap(), &b"second"[..]);
+    assert_eq!(images.get("b").await.unwrap(), &b"first"[..]);
     assert_eq!(images.list().await.unwrap(), ["a", "b"]);
     assert!(repository.images(Incarnation(2)).list().await.unwrap().is_empty());
     assert!(matches!(images.put("../x", b"").await, Err(StoreError::Refused { .. })));

@@ -194,6 +194,30 @@ impl Trio {
         Ok(std::fs::remove_dir_all(&self.daemons[number].folder)?)
     }
 
+    /// Kills every daemon and every agent, and throws every folder of a daemon away. The store stays.
+    pub fn lose_everything(&mut self) -> Result<()> {
+        for agent in self.agents.iter_mut().flatten() {
+            agent.kill()?;
+        }
+        for number in 0..self.daemons.len() {
+            self.daemon(number)?.kill()?;
+        }
+        for place in &self.daemons {
+            std::fs::remove_dir_all(&place.folder)?;
+        }
+        Ok(())
+    }
+
+    /// Recovers from the store into the folder of the first daemon, which is not running; answers what the command says.
+    pub async fn recover(&self) -> Result<Value> {
+        let place = self.daemons.first().context("no daemons")?;
+        let (folder, store) = (place.folder.display().to_string(), self.headwater.shared_store());
+        let listen = place.listens_at();
+        let mut arguments = vec!["cluster", "recover", "--yes", "--dir", &folder, "--store", &store];
+        arguments.extend(["--listen", &listen]);
+        self.headwater.json(&arguments).await
+    }
+
     /// The cluster, as whoever answers sees it.
     pub async fn view(&self) -> Result<Value> {
         self.headwater.json(&["cluster", "status"]).await

@@ -50,9 +50,9 @@ enum Chore {
         /// Kills for each size of data.
         #[arg(default_value_t = 20)]
         runs: usize,
-        /// Sizes of the corpus; 1 is about 3 GB.
-        #[arg(long, value_delimiter = ',', default_value = "0.003,1")]
-        scales: Vec<f64>,
+        /// How much data the source holds, in gigabytes that do not compress.
+        #[arg(long, value_delimiter = ',', default_value = "0.01,3")]
+        gigabytes: Vec<f64>,
         /// Measures the build that tests use, which is there already but slower.
         #[arg(long)]
         dev: bool,
@@ -117,7 +117,7 @@ fn main() -> Result<()> {
         Chore::Sim { seeds, hours } => sim(seeds, hours),
         Chore::Demo => demo(),
         Chore::Bench { scale, dev } => bench(scale, dev),
-        Chore::Failover { runs, scales, dev } => failover(runs, &scales, dev),
+        Chore::Failover { runs, gigabytes, dev } => failover(runs, &gigabytes, dev),
         Chore::EncryptionCost { rounds, scale, dev } => {
             measured("encryption_cost", &[&rounds.to_string(), &scale.to_string()], dev)
         }
@@ -154,9 +154,9 @@ fn bench(scale: f64, dev: bool) -> Result<()> {
     measured("bench", &[&scale.to_string()], dev)
 }
 
-fn failover(runs: usize, scales: &[f64], dev: bool) -> Result<()> {
+fn failover(runs: usize, gigabytes: &[f64], dev: bool) -> Result<()> {
     let arguments: Vec<String> = std::iter::once(runs.to_string())
-        .chain(scales.iter().map(ToString::to_string))
+        .chain(gigabytes.iter().map(ToString::to_string))
         .collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     measured("failover", &arguments, dev)

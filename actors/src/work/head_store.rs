@@ -190,7 +190,7 @@ impl HeadStore {
         let (image, spilled) = job.run(blocks(&self.set)).await.map_err(fault)?;
         self.head.finish_spill(spilled);
         self.set.repository.blocks().flush().await?;
-        let name = format!("{:016x}-{:016x}", image.applied.ts.0, epoch.0);
+        let name = name(image.applied, epoch, self.set.ground.host.entropy.number());
         let manifest = image.encode().map_err(fault)?;
         let unsettled = self.set.images.clone().read_owned().await;
         self.set.note_cut(self.incarnation, &name);
@@ -219,9 +219,15 @@ impl HeadStore {
     }
 }
 
+/// A name for an image. What a head holds can be cut several times at one position, before and after a fold that counts
+/// better: each cut is an image of its own.
+fn name(at: Optime, epoch: Epoch, number: u64) -> String {
+    format!("{:016x}-{:016x}-{number:016x}", at.ts.0, epoch.0)
+}
+
 /// The epoch under which an image was cut, by its name.
 pub fn epoch_of(name: &str) -> Option<Epoch> {
-    let (_, epoch) = name.split_once('-')?;
+    let epoch = name.split('-').nth(1)?;
     u64::from_str_radix(epoch, 16).ok().map(Epoch)
 }
 

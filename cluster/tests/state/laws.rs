@@ -6,7 +6,7 @@ use headwater_cluster::command::RestoreProgress;
 use headwater_cluster::integrity::CheckState;
 use headwater_cluster::retention::Retention;
 use headwater_cluster::timetable::ReferenceTime;
-use headwater_cluster::{Command, KeyRole, NodeId, RestoreState, State, apply};
+use headwater_cluster::{Command, KeyRole, NodeId, RefusalKind, RestoreState, State, apply};
 use headwater_model::{DeploymentName, Epoch, Incarnation, Phase, ReplicaSetId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -71,6 +71,30 @@ fn every_kind_of_command_succeeds_somewhere_and_is_refused_somewhere() {
         BTreeSet::from(["RemoveKey"]),
         "it is tested with keys"
     );
+}
+
+#[test]
+fn nothing_an_owner_may_say_is_accepted_from_a_former_one() {
+    let mut kinds = BTreeSet::new();
+    for state in [samples::registered(), samples::routine(), samples::full()] {
+        let of_owners = samples::every_kind()
+            .into_iter()
+            .filter(|(_, command)| format!("{command:?}").contains("epoch: Epoch(1)"));
+        for (name, command) in of_owners.filter(|(_, command)| !apply(&mut state.clone(), command).is_refused()) {
+            let mut overtaken = state.clone();
+            let assign = Command::Assign {
+                set: samples::set(),
+                node: NodeId(2),
+                expected: Epoch(1),
+            };
+            samples::done(&mut overtaken, &assign);
+            let refusal = apply(&mut overtaken, &command).refusal();
+            assert_eq!(refusal, Some(RefusalKind::Stale), "{name}");
+            kinds.insert(name);
+        }
+    }
+    println!("{kinds:?}");
+    assert_eq!(kinds.len(), 14);
 }
 
 /// What no command may ever break.

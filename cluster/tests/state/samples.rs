@@ -4,7 +4,7 @@ use headwater_cluster::command::RestoreProgress;
 use headwater_cluster::integrity::{CheckKind, CheckState, Damage, DamageKind, Pass, Standing};
 use headwater_cluster::retention::Retention;
 use headwater_cluster::timetable::ReferenceTime;
-use headwater_cluster::{Command, GroomReport, ImageRef, KeyRole, NodeId, Response, RestoreState, State, apply};
+use headwater_cluster::{Command, GroomReport, ImageRef, KeyRole, NodeId, Piece, Response, RestoreState, State, apply};
 use headwater_model::{
     DataKeyId, DeploymentName, Epoch, Incarnation, MasterKeyId, Optime, Phase, ReplicaSetId, SnapshotId, Ts, WrappedKey,
 };
@@ -403,6 +403,13 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
             end: false,
         },
         rewrap(2),
+        Command::Recover {
+            piece: Box::new(Piece::Begin {
+                recoveries: 1,
+                last_epoch: Epoch(1000),
+                last_restore: 7,
+            }),
+        },
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
 }
@@ -472,10 +479,11 @@ fn name(command: &Command) -> &'static str {
         Command::AcknowledgeAlert { .. } => NAMES[41],
         Command::AlertTold { .. } => NAMES[42],
         Command::RewrapKey { .. } => NAMES[43],
+        Command::Recover { .. } => NAMES[44],
     }
 }
 
-pub const NAMES: [&str; 44] = [
+pub const NAMES: [&str; 45] = [
     "AddDeployment",
     "RemoveDeployment",
     "SetDeploymentActive",
@@ -520,6 +528,7 @@ pub const NAMES: [&str; 44] = [
     "AcknowledgeAlert",
     "AlertTold",
     "RewrapKey",
+    "Recover",
 ];
 
 /// Carries out a command that must succeed.

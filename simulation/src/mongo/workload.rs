@@ -75,12 +75,12 @@ pub fn prepare(mongo: &mut Mongo, rng: &mut StdRng, draw: &WorkloadDraw) {
 
 fn some_collection(mongo: &Mongo, rng: &mut StdRng) -> Option<(CollectionUuid, Meta)> {
     let now = mongo.history.count();
-    let all: Vec<_> = mongo
-        .history
-        .collections(now)
-        .map(|(uuid, meta)| (uuid, meta.clone()))
-        .collect();
-    (!all.is_empty()).then(|| all[rng.gen_range(0..all.len())].clone())
+    let all: Vec<_> = mongo.history.collections(now).collect();
+    if all.is_empty() {
+        return None;
+    }
+    let (uuid, meta) = all[rng.gen_range(0..all.len())];
+    Some((uuid, meta.clone()))
 }
 
 /// One insert, update or delete: the operation as entries have it, and what it does. `taken` are effects of the same

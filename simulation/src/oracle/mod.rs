@@ -7,6 +7,7 @@ pub mod acknowledged;
 pub mod applied;
 pub mod catalog;
 pub mod chain;
+pub mod integrity;
 pub mod raft;
 pub mod restored;
 pub mod window;
@@ -33,7 +34,7 @@ pub struct Invariant {
 }
 
 /// Every invariant that is watched.
-pub const INDEX: [Invariant; 14] = [
+pub const INDEX: [Invariant; 15] = [
     Invariant {
         name: "acknowledged means durable",
         reason: "the agent forgets what was acknowledged; the source may have dropped it from its oplog",
@@ -83,6 +84,10 @@ pub const INDEX: [Invariant; 14] = [
         reason: "members that hold different entries under one index have different states, and each believes its own",
     },
     Invariant {
+        name: "a check says what is so",
+        reason: "who is told of damage that is not there resyncs for nothing, and believes no check any more",
+    },
+    Invariant {
         name: "everything converges",
         reason: "when faults end the backup must catch up without help",
     },
@@ -116,6 +121,9 @@ pub enum Violation {
     /// See [`restored`].
     #[error(transparent)]
     Restored(#[from] restored::Differs),
+    /// See [`integrity`].
+    #[error(transparent)]
+    Integrity(#[from] integrity::Misjudged),
     /// Two processes wrote blocks under one epoch.
     #[error("one writer per epoch: two processes wrote under {0}")]
     SharedEpoch(String),

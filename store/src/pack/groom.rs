@@ -158,9 +158,9 @@ impl PackStore {
         if let Some(fence) = &self.inner.fence {
             fence.check().await?;
         }
-        self.inner.objects.delete(key).await?;
+        // Nothing rests in it that is needed: once it may be gone, nobody is to miss it.
         self.inner.state().forget(key);
-        Ok(())
+        self.inner.objects.delete(key).await
     }
 }
 

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use headwater_model::Ts;
-use headwater_tests::corpus::{self, CorpusSpec};
-use headwater_tests::{Bed, ReplicaSetSpec, Trio, Workload, WorkloadSpec, proof};
+use headwater_tests::{Bed, ReplicaSetSpec, Trio, Workload, WorkloadSpec, ballast, proof};
 use serde_json::Value;
 
 const VERSION: &str = "6.0.5";
+/// Bytes of a document: they do not compress.
+const DOCUMENT: usize = 8192;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -17,13 +18,13 @@ async fn main() -> Result<()> {
         .next()
         .map_or(Ok(20), |text| text.parse())
         .context("a number of runs")?;
-    let scales: Vec<f64> = arguments.map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let sizes: Vec<f64> = arguments.map(|text| text.parse()).collect::<Result<_, _>>()?;
     println!(
         "| data | runs | kill → another head caught up: p50 | max | kill → another leader: p50 | max | ingest stall: max |"
     );
     println!("|---|---|---|---|---|---|---|");
-    for scale in if scales.is_empty() { vec![0.003, 1.0] } else { scales } {
-        measure(runs, scale).await?;
+    for gigabytes in if sizes.is_empty() { vec![0.01, 3.0] } else { sizes } {
+        measure(runs, gigabytes).await?;
     }
     Ok(())
 }
@@ -33,12 +34,12 @@ fn now() -> Instant {
     Instant::now()
 }
 
-async fn measure(runs: usize, scale: f64) -> Result<()> {
+async fn measure(runs: usize, gigabytes: f64) -> Result<()> {
     let bed = Bed::new().await?;
     let source = bed
         .replica_set(ReplicaSetSpec::single(VERSION).not_replayable().oplog_mib(4096))
         .await?;
-    let made = corpus::fill(&source.uri(), CorpusSpec { seed: 1, scale }).await?;
+    ballast::fill(source.client(), (gigabytes * 1e9) as u64 / DOCUMENT as u64, DOCUMENT).await?;
     let mut trio = Trio::start(bed.headwater()?, 3).await?;
     trio.commands()
         .json(&["deployment", "add", "bench", "--uri", &source.uri()])
@@ -70,8 +71,7 @@ async fn measure(runs: usize, scale: f64) -> Result<()> {
     }
     workload.stop().await?;
     println!(
-        "| {:.2} GB | {runs} | {} | {} | {} | {} | {} |",
-        made.bytes as f64 / 1e9,
+        "| {gigabytes:.2} GB | {runs} | {} | {} | {} | {} | {} |",
         share(&mut heads, 50),
         share(&mut heads, 100),
         share(&mut leaders, 50),

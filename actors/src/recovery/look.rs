@@ -1,0 +1,201 @@
+//! Reads what a store says to whoever has nothing else. Decides nothing; what cannot be reached ends it, what is damaged is
+//! noted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_cluster::ImageRef;
+use headwater_cluster::catalog::Catalog;
+use headwater_head::Image;
+use headwater_model::{Epoch, Incarnation, Optime, ReplicaSetId};
+use headwater_store::catalog::{self, CatalogName};
+use headwater_store::claim;
+use headwater_store::images::ImageStore;
+use headwater_store::objects::{Objects, StoreError};
+use headwater_store::oplog_store::OplogStore;
+use headwater_store::repository::prefix;
+use tokio::time::Instant;
+
+use crate::work::head_store::epoch_of;
+
+/// How often it is looked whether something changes.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What lies in a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The cluster whose store it is.
+    pub claimed: Option<String>,
+    /// Catalogs, the newest first, up to one that is whole; the others with what is wrong with them.
+    pub catalogs: Vec<(CatalogName, Result<Catalog, String>)>,
+    /// Replica sets of which anything is there.
+    pub sets: BTreeMap<ReplicaSetId, FoundSet>,
+}
+
+/// What lies there of one replica set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundSet {
+    /// The highest epoch that fences and names of images show.
+    pub epoch: Epoch,
+    /// Its histories.
+    pub histories: BTreeMap<Incarnation, FoundHistory>,
+}
+
+/// What lies there of one history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundHistory {
+    /// Images by name; damaged ones with what is wrong.
+    pub images: BTreeMap<String, Result<FoundImage, String>>,
+    /// Entries after the first position, up to the second, lie in one chain.
+    pub oplog: Option<(Optime, Optime)>,
+    /// Why the oplog cannot be read.
+    pub oplog_fault: Option<String>,
+}
+
+/// What the manifest of an image says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundImage {
+    /// As the control state would name it.
+    pub image: ImageRef,
+    /// From where on images of this history are consistent; none: it must not be restored.
+    pub consistent_from: Option<Optime>,
+    /// The source's version.
+    pub source_version: String,
+}
+
+/// Looks at everything but blocks and entries. A key that is none of ours is passed over.
+pub async fn look(objects: &Arc<dyn Objects>) -> Result<Found, StoreError> {
+    let mut found = Found {
+        claimed: damage_aside(claim::claimed_by(objects.as_ref()).await)?.ok().flatten(),
+        ..Found::default()
+    };
+    for name in catalog::list(objects.as_ref()).await? {
+        let read = damage_aside(catalog::read(objects.as_ref(), name).await)?;
+        let whole = read.is_ok();
+        found.catalogs.push((name, read));
+        if whole {
+            break;
+        }
+    }
+    for object in objects.list("rs/").await? {
+        note(&mut found.sets, &object.key);
+    }
+    for (set, there) in &mut found.sets {
+        for (incarnation, history) in &mut there.histories {
+            fill(objects, set, *incarnation, history).await?;
+        }
+        let images = there.histories.values().flat_map(|history| history.images.keys());
+        let epochs = images.filter_map(|name| epoch_of(name));
+        there.epoch = epochs.fold(there.epoch, Epoch::max);
+    }
+    Ok(found)
+}
+
+/// What is damaged or gone is a finding; whatever else goes wrong is an error.
+fn damage_aside<T>(read: Result<T, StoreError>) -> Result<Result<T, String>, StoreError> {
+    match read {
+        Ok(value) => Ok(Ok(value)),
+        Err(error @ (StoreError::Damaged { .. } | StoreError::NotFound(_))) => Ok(Err(error.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes in what the name of an object tells.
+fn note(sets: &mut BTreeMap<ReplicaSetId, FoundSet>, key: &str) {
+    let mut parts = key.split('/');
+    let (Some("rs"), Some(deployment), Some(set), Some(kind), Some(name)) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return;
+    };
+    let Ok(id) = format!("{deployment}/{set}").parse::<ReplicaSetId>() else {
+        return;
+    };
+    let there = sets.entry(id).or_default();
+    let number = u64::from_str_radix(name, 16).ok();
+    match (kind, number) {
+        ("fence", Some(epoch)) => there.epoch = there.epoch.max(Epoch(epoch)),
+        ("images" | "oplog" | "sync", Some(incarnation)) => {
+            let history = there.histories.entry(Incarnation(incarnation)).or_default();
+            if let ("images", Some(image)) = (kind, parts.next()) {
+                history
+                    .images
+                    .insert(image.to_owned(), Err("it was not read".to_owned()));
+            }
+        }
+        _ => {}
+    }
+}
+
+async fn fill(
+    objects: &Arc<dyn Objects>,
+    set: &ReplicaSetId,
+    incarnation: Incarnation,
+    history: &mut FoundHistory,
+) -> Result<(), StoreError> {
+    let images = ImageStore::new(objects.clone(), &prefix(set), set, incarnation, None);
+    for (name, image) in &mut history.images {
+        *image = match damage_aside(images.get(name).await)? {
+            Ok(manifest) => described(name, &manifest),
+            Err(fault) => Err(fault),
+        };
+    }
+    let oplog = OplogStore::open(objects.clone(), &prefix(set), set, incarnation).await;
+    match damage_aside(oplog)? {
+        Ok(oplog) => history.oplog = oplog.range(),
+        Err(fault) => history.oplog_fault = Some(fault),
+    }
+    Ok(())
+}
+
+fn described(name: &str, manifest: &[u8]) -> Result<FoundImage, String> {
+    let image = Image::decode(manifest).map_err(|e| e.to_string())?;
+    Ok(FoundImage {
+        consistent_from: image.consistent_from,
+        source_version: image.source_version,
+        image: ImageRef {
+            name: name.to_owned(),
+            incarnation: image.incarnation,
+            at: image.applied,
+            replay_from: image.replay_from,
+            documents: image.totals.documents,
+            collections: image.totals.collections,
+            logical_bytes: image.totals.bytes,
+        },
+    })
+}
+
+/// Watches the store for so long, and tells the first object that somebody writes meanwhile: a cluster that lives. One that has
+/// nothing to write is not noticed.
+pub async fn sign_of_life(
+    objects: &dyn Objects,
+    found: &Found,
+    patience: Duration,
+) -> Result<Option<String>, StoreError> {
+    let end = Instant::now() + patience;
+    let before = living(objects, found).await?;
+    while Instant::now() < end {
+        tokio::time::sleep(LOOK_AGAIN.min(end - Instant::now())).await;
+        if let Some(new) = living(objects, found).await?.difference(&before).next() {
+            return Ok(Some(new.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// The names of what a living cluster writes all the time.
+async fn living(objects: &dyn Objects, found: &Found) -> Result<BTreeSet<String>, StoreError> {
+    let mut folders = vec![catalog::FOLDER.to_owned()];
+    for (set, there) in &found.sets {
+        folders.push(format!("{}fence/", prefix(set)));
+        if let Some(newest) = there.histories.keys().next_back() {
+            folders.extend(["images", "oplog", "sync"].map(|kind| format!("{}{kind}/{:016x}/", prefix(set), newest.0)));
+        }
+    }
+    let mut keys = BTreeSet::new();
+    for folder in folders {
+        keys.extend(objects.list(&folder).await?.into_iter().map(|object| object.key));
+    }
+    Ok(keys)
+}
