@@ -9,6 +9,7 @@ mod daemon;
 mod deployment;
 mod explain;
 mod groom;
+mod key;
 mod progress;
 mod proof;
 mod quickstart;
@@ -118,6 +119,9 @@ enum Command {
     /// See restores that were started
     #[command(subcommand)]
     Restores(restores::Restores),
+    /// Make and change the keys of encryption at rest
+    #[command(subcommand)]
+    Key(key::Key),
     /// See and change the cluster of daemons
     #[command(subcommand)]
     Cluster(cluster::Cluster),
@@ -170,6 +174,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Check(check) => ask(global, check, check::Check::run),
         Command::Proof(proof) => ask(global, proof, proof::Proof::run),
         Command::Restore(restore) => ask(global, *restore, restore::Restore::run),
+        Command::Key(key::Key::New { name }) => key::new(name, global.output),
+        Command::Key(key) => ask(global, key, key::Key::run),
         Command::Cluster(cluster::Cluster::Recover(recover)) => on_runtime(recover.run(global)),
         Command::Cluster(cluster) => ask(global, cluster, cluster::Cluster::run),
         Command::Restores(restores) => ask(global, restores, restores::Restores::run),

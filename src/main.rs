@@ -10,6 +10,7 @@ mod instants;
 mod keys;
 mod local;
 mod logging;
+mod master_keys;
 mod node;
 mod output;
 mod recover;

@@ -21,6 +21,7 @@ use headwater_store::objects::{Objects, StoreError};
 use tokio::sync::watch;
 
 use crate::keys::Keys;
+use crate::master_keys;
 use crate::transport::{HttpTransport, STRANGERS};
 use crate::webhook::HttpWebhook;
 
@@ -144,6 +145,8 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
             },
             seeds,
             backing_sets: opened.backing_sets,
+            keyring: master_keys::keyring(settings.master_keys.as_ref(), &host),
+            encrypt: settings.encrypt,
             ..Tuning::default()
         },
     };

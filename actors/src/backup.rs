@@ -14,6 +14,7 @@ use headwater_protocol::agent::{
     Accepted, OpenReply, OpenRequest, OplogAck, OrdersReply, OrdersRequest, PollReply, PollRequest, Refusal,
     RefusalKind, SyncEnd,
 };
+use headwater_store::sealed::record;
 
 use crate::archive::ArchiveStream;
 use crate::commands::submit;
@@ -197,11 +198,13 @@ impl Backup {
             return Err(Refusal::new(RefusalKind::Invalid, message));
         }
         let name = request.name.clone();
+        let key = self.key_for(&name, request.encrypt).await?;
         let command = Command::AddDeployment {
             name: request.name,
             uri: uri.to_owned(),
             snapshot_interval_s: interval,
             created_ms: self.now_ms(),
+            key,
         };
         submit(&self.node.ground.control, command).await?;
         self.deployment(&name).await
@@ -209,6 +212,11 @@ impl Backup {
 
     /// Removes a deployment with every snapshot and all data kept for it.
     pub async fn remove_deployment(&self, name: &DeploymentName) -> Result<(), Refusal> {
+        let state = self.node.ground.control.state();
+        let key = state
+            .deployments
+            .get(name)
+            .and_then(|known| Some(known.key.as_ref()?.key));
         submit(
             &self.node.ground.control,
             Command::RemoveDeployment { name: name.clone() },
@@ -218,7 +226,13 @@ impl Backup {
         // The control state no longer knows the deployment, so nothing below its prefix can be wanted again.
         let objects = self.node.ground.objects.clone();
         let prefix = format!("rs/{name}/");
+        let name = name.clone();
         self.node.ground.host.spawn(async move {
+            if let Some(key) = key
+                && let Err(error) = record::remove(objects.as_ref(), &name, key).await
+            {
+                tracing::warn!(%error, "the wrapped data key of a removed deployment stays for now");
+            }
             match objects.list(&prefix).await {
                 Ok(listed) => {
                     for object in listed {

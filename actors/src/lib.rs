@@ -23,6 +23,7 @@ pub mod recovery;
 mod restores;
 mod roster;
 mod route;
+mod seal;
 pub mod set;
 mod sights;
 mod supervisor;

@@ -517,7 +517,7 @@ async fn write_archive(
     selection: &Selection,
     out: &ArchiveWriter,
 ) -> Result<(), Refusal> {
-    let scratch = crate::set::scratch(&set.ground, id).await.map_err(refusal)?;
+    let scratch = crate::set::scratch(set, id).await.map_err(refusal)?;
     let source = materialize(set, plan, scratch).await?;
     let chosen = chosen(&source, selection).await?;
     let version = source.source_version().to_owned();

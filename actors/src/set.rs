@@ -19,6 +19,7 @@ use headwater_store::objects::{Objects, StoreError};
 use headwater_store::oplog_store::{MergeSettings, OplogStore};
 use headwater_store::pack::{PackSettings, PackStore};
 use headwater_store::repository::Repository;
+use headwater_store::sealed::Keyring;
 use headwater_store::sync_store::SyncStore;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use crate::alerting::Webhook;
 use crate::board::Board;
 use crate::child::Waker;
+use crate::seal::{self, Purpose};
 use crate::work::groom::when::GroomRules;
 
 /// What an operator may set and the children need.
@@ -67,6 +69,10 @@ pub struct Tuning {
     pub thresholds: Thresholds,
     /// Who is told of alerts.
     pub webhook: Option<Webhook>,
+    /// Data keys, and where master keys come from.
+    pub keyring: Keyring,
+    /// Whether a deployment is encrypted that was added without a word about it.
+    pub encrypt: bool,
 }
 
 impl Tuning {
@@ -97,6 +103,8 @@ impl Default for Tuning {
             proof_interval_s: 86_400,
             thresholds: Thresholds::default(),
             webhook: None,
+            keyring: Keyring::default(),
+            encrypt: false,
         }
     }
 }
@@ -108,7 +116,7 @@ pub struct Ground {
     pub host: Host,
     /// The control state.
     pub control: Control,
-    /// The backing store.
+    /// The backing store. What is of a deployment is reached through `seal.rs`.
     pub objects: Arc<dyn Objects>,
     /// Which node this is.
     pub node: NodeId,
@@ -169,13 +177,15 @@ impl Set {
         let state = ground.control.state();
         let condemned = state.grooms.get(&id).map(|grooming| grooming.condemned.clone());
         let condemned = condemned.unwrap_or_default();
-        let repository = Repository::open_without(ground.objects.clone(), &ground.host, &id, epoch, &condemned).await?;
+        let objects = seal::objects_of(&ground, id.deployment(), Purpose::Write).await?;
+        let repository = Repository::open_without(objects, &ground.host, &id, epoch, &condemned).await?;
         Ok(Arc::new(Set::with(ground, id, repository, Some(epoch))))
     }
 
     /// Opens the repository for reading, as it is now, whoever owns it.
     pub async fn open_to_read(ground: Ground, id: ReplicaSetId) -> Result<Arc<Set>, StoreError> {
-        let repository = Repository::open_to_read(ground.objects.clone(), &ground.host, &id).await?;
+        let objects = seal::objects_of(&ground, id.deployment(), Purpose::Read).await?;
+        let repository = Repository::open_to_read(objects, &ground.host, &id).await?;
         Ok(Arc::new(Set::with(ground, id, repository, None)))
     }
 
@@ -275,7 +285,8 @@ impl Set {
 }
 
 /// A blockstore for what a restore spills, in a folder of its own.
-pub async fn scratch(ground: &Ground, restore: u64) -> Result<Arc<dyn Blocks>, StoreError> {
+pub async fn scratch(set: &Set, restore: u64) -> Result<Arc<dyn Blocks>, StoreError> {
+    let ground = &set.ground;
     let objects: Arc<dyn Objects> = match &ground.tuning.scratch {
         Some(scratch) => {
             let folder = scratch.join(format!("restore-{restore}"));
@@ -283,6 +294,7 @@ pub async fn scratch(ground: &Ground, restore: u64) -> Result<Arc<dyn Blocks>, S
         }
         None => Arc::new(MemoryObjects::new()),
     };
+    let objects = seal::passing(ground, set.id.deployment(), objects);
     let blocks: Arc<dyn Blocks> =
         PackStore::open(objects, &ground.host, "scratch/", Epoch(1), PackSettings::default()).await?;
     Ok(blocks)

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use headwater_cluster::{ReplicaSet, Snapshot, State, keeping};
 use headwater_model::{DeploymentName, Incarnation, ReplicaSetId, SnapshotId};
 use headwater_protocol::admin::{
-    AgentView, DeploymentState, DeploymentView, Position, Range, ReplicaSetStatus, SnapshotView, Status, Timeline,
-    TimelineRange,
+    AgentView, DeploymentState, DeploymentView, EncryptionView, Position, Range, ReplicaSetStatus, SnapshotView,
+    Status, Timeline, TimelineRange,
 };
 use headwater_protocol::agent::{DeploymentFault, Refusal, RefusalKind, StreamFault};
 use headwater_protocol::redact;
@@ -47,6 +47,10 @@ impl Backup {
                 DeploymentState::Stopped
             },
             snapshot_interval_seconds: deployment.schedule.timetable.interval_s,
+            encryption: deployment.key.as_ref().map(|wrapped| EncryptionView {
+                data_key: wrapped.key,
+                master_key: wrapped.master.clone(),
+            }),
             replica_sets,
         })
     }
@@ -59,8 +63,12 @@ impl Backup {
         {
             Err(refusal) if refusal.kind == RefusalKind::Unavailable => {
                 let record = state.replica_sets.get(id).ok_or_else(|| not_found("replica set", id))?;
-                let set = self.to_read(id).await?;
-                let proven = proven(&set, state, record.incarnation).await?;
+                let proven = match self.to_read(id).await {
+                    Ok(set) => proven(&set, state, record.incarnation).await?,
+                    // One that cannot be looked at, since its master key is missing, must not hide all others.
+                    Err(locked) if locked.kind == RefusalKind::Unavailable => None,
+                    Err(other) => return Err(other),
+                };
                 Ok(ReplicaSetStatus {
                     problem: record.problem.clone().or(Some(refusal.message)),
                     ..self.plain_status(state, id, record, proven)

@@ -374,6 +374,7 @@ mod tests {
             uri: "mongodb://h".into(),
             snapshot_interval_s: 3600,
             created_ms: 0,
+            key: None,
         };
         let register = Command::RegisterReplicaSet {
             set: set(),

@@ -29,7 +29,8 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
             uri,
             snapshot_interval_s,
             created_ms,
-        } => deployments::add(state, name, uri, *snapshot_interval_s, *created_ms),
+            key,
+        } => deployments::add(state, name, uri, *snapshot_interval_s, *created_ms, key.as_ref()),
         Command::RemoveDeployment { name } => deployments::remove(state, name),
         Command::SetDeploymentActive { name, active } => deployments::set_active(state, name, *active),
         Command::SetSnapshotInterval { name, seconds } => deployments::set_snapshot_interval(state, name, *seconds),
@@ -153,6 +154,7 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
         Command::EndAlert { id, ended_ms } => alerts::end(state, id, *ended_ms),
         Command::AcknowledgeAlert { id, words } => alerts::acknowledge(state, id, words),
         Command::AlertTold { id, begun_ms, end } => alerts::told(state, id, *begun_ms, *end),
+        Command::RewrapKey { name, key } => deployments::rewrap(state, name, key),
         Command::Recover { piece } => catalog::take_in(state, piece),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotId, Ts};
+use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotId, Ts, WrappedKey};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Piece;
@@ -33,6 +33,8 @@ pub enum Command {
         snapshot_interval_s: u64,
         /// By the submitter's clock, milliseconds since 1970.
         created_ms: i64,
+        /// What everything of it in the store shall be sealed with; `None`: not encrypted.
+        key: Option<WrappedKey>,
     },
     /// Forgets a deployment with its replica sets and snapshots; its running restores fail.
     RemoveDeployment {
@@ -426,6 +428,13 @@ pub enum Command {
         begun_ms: i64,
         /// Whether it was its end that was told.
         end: bool,
+    },
+    /// The data key of a deployment is wrapped by another master key.
+    RewrapKey {
+        /// Of which.
+        name: DeploymentName,
+        /// The same data key, at the next revision.
+        key: WrappedKey,
     },
     /// Takes in one piece of a catalog, for a cluster that begins where a lost one ended. All of them lie between
     /// [`Piece::Begin`] and [`Piece::End`].

@@ -1,6 +1,6 @@
 //! Deployments: what is protected.
 
-use headwater_model::{DeploymentName, limits, redact};
+use headwater_model::{DeploymentName, WrappedKey, limits, redact};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Answer;
@@ -21,9 +21,18 @@ pub struct Deployment {
     pub created_ms: i64,
     /// When snapshots are taken and how long they stay.
     pub schedule: Schedule,
+    /// What everything of it in the store is sealed with; `None` for a deployment that is not encrypted.
+    pub key: Option<WrappedKey>,
 }
 
-pub(crate) fn add(state: &mut State, name: &DeploymentName, uri: &str, interval: u64, created_ms: i64) -> Answer {
+pub(crate) fn add(
+    state: &mut State,
+    name: &DeploymentName,
+    uri: &str,
+    interval: u64,
+    created_ms: i64,
+    key: Option<&WrappedKey>,
+) -> Answer {
     let schedule = schedules::begin(interval, created_ms)?;
     if uri.is_empty() || uri.len() > limits::URI_MAX_BYTES {
         let message = format!("a connection string has 1 to {} bytes", limits::URI_MAX_BYTES);
@@ -40,8 +49,24 @@ pub(crate) fn add(state: &mut State, name: &DeploymentName, uri: &str, interval:
         return Ok(Response::Done);
     }
     match state.deployments.get(name) {
-        Some(known) if known.uri == uri && known.schedule.timetable.interval_s == interval => {
+        // The key that is known stays: something may be sealed with it.
+        Some(known)
+            if known.uri == uri
+                && known.schedule.timetable.interval_s == interval
+                && known.key.is_some() == key.is_some() =>
+        {
             return Ok(Response::Done);
+        }
+        Some(known) if known.key.is_some() != key.is_some() => {
+            let message = format!(
+                "{name} exists already, {}; that is decided when a deployment is added: remove it first",
+                if known.key.is_some() {
+                    "encrypted"
+                } else {
+                    "not encrypted"
+                }
+            );
+            return Err(Response::refused(RefusalKind::Conflict, message));
         }
         Some(_) => {
             let message = format!("{name} exists already with another source or interval; remove it or choose a name");
@@ -61,6 +86,7 @@ pub(crate) fn add(state: &mut State, name: &DeploymentName, uri: &str, interval:
         active: true,
         created_ms,
         schedule,
+        key: key.cloned(),
     };
     state.deployments.insert(name.clone(), deployment);
     Ok(Response::Done)
@@ -107,6 +133,23 @@ pub(crate) fn set_snapshot_interval(state: &mut State, name: &DeploymentName, se
         interval_s: seconds,
         ..timetable
     };
+    Ok(Response::Done)
+}
+
+/// The same data key, wrapped anew; revisions follow each other, so that of two at once one is refused.
+pub(crate) fn rewrap(state: &mut State, name: &DeploymentName, wrapped: &WrappedKey) -> Answer {
+    let Some(known) = &mut find(state, name)?.key else {
+        let message = format!("{name} is not encrypted");
+        return Err(Response::refused(RefusalKind::Conflict, message));
+    };
+    if known == wrapped {
+        return Ok(Response::Done);
+    }
+    if known.key != wrapped.key || known.revision.checked_add(1) != Some(wrapped.revision) {
+        let message = format!("the data key of {name} was wrapped anew meanwhile; look, and try again");
+        return Err(Response::refused(RefusalKind::Conflict, message));
+    }
+    *known = wrapped.clone();
     Ok(Response::Done)
 }
 

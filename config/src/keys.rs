@@ -119,8 +119,28 @@ pub const ALERTS_NODE_DOWN: Key = Key {
     path: "alerts.nodeDown",
     meaning: "silence of a node that raises an alert",
 };
+/// Where master keys lie.
+pub const ENCRYPTION_MASTER_KEY_FILE: Key = Key {
+    path: "encryption.masterKeyFile",
+    meaning: "file with master keys, the current one first; empty for none",
+};
+/// Who gives master keys out.
+pub const ENCRYPTION_MASTER_KEY_COMMAND: Key = Key {
+    path: "encryption.masterKeyCommand",
+    meaning: "command that prints the master key named in HEADWATER_MASTER_KEY_NAME; empty for none",
+};
+/// Which master key of the command is the current one.
+pub const ENCRYPTION_MASTER_KEY: Key = Key {
+    path: "encryption.masterKey",
+    meaning: "name of the master key for new data keys, with masterKeyCommand",
+};
+/// Whether new deployments are encrypted.
+pub const ENCRYPTION_DEPLOYMENTS: Key = Key {
+    path: "encryption.deployments",
+    meaning: "on or off: whether deployments are encrypted that are added without a word about it",
+};
 /// All of them, in the order of the example file.
-pub const KEYS: [Key; 18] = [
+pub const KEYS: [Key; 22] = [
     NODE_DIR,
     NET_LISTEN,
     NET_ADVERTISE,
@@ -129,6 +149,10 @@ pub const KEYS: [Key; 18] = [
     STORE_URI,
     STORE_OPLOG_URI,
     STORE_SYNC_URI,
+    ENCRYPTION_MASTER_KEY_FILE,
+    ENCRYPTION_MASTER_KEY_COMMAND,
+    ENCRYPTION_MASTER_KEY,
+    ENCRYPTION_DEPLOYMENTS,
     SNAPSHOTS_INTERVAL,
     HEAD_MEMTABLE_BUDGET,
     HEAD_BLOCK_CACHE,

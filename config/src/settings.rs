@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use headwater_model::StoreUri;
 use headwater_model::limits::{self, MIB};
+use headwater_model::{MasterKeyId, StoreUri};
 
 use crate::file::{self, FileValue};
 use crate::keys::{self, Key};
@@ -37,6 +37,10 @@ pub struct Settings {
     pub oplog_store: Option<StoreUri>,
     /// Where sync slices rest; `None` for the same place.
     pub sync_store: Option<StoreUri>,
+    /// Where master keys come from; `None` for nowhere.
+    pub master_keys: Option<MasterKeySource>,
+    /// Whether a deployment is encrypted that was added without a word about it.
+    pub encrypt: bool,
     /// Seconds between snapshots of a deployment that does not say otherwise.
     pub snapshot_interval_seconds: u64,
     /// Bytes of changes a head holds in memory.
@@ -57,6 +61,20 @@ pub struct Settings {
     pub alert_agent_down_seconds: u64,
     /// Silence of a node that raises an alert, in seconds.
     pub alert_node_down_seconds: u64,
+}
+
+/// Where master keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MasterKeySource {
+    /// A file of them.
+    File(PathBuf),
+    /// A command that prints the one it is asked for.
+    Command {
+        /// Program and arguments, white space between.
+        command: String,
+        /// The one that wraps new data keys.
+        current: MasterKeyId,
+    },
 }
 
 /// Settings that cannot be used; says where the fault stands.
@@ -129,6 +147,8 @@ impl Settings {
             store: lookup.get(keys::STORE_URI, StoreUri::File(dir.join("store")), StoreUri::from_str)?,
             oplog_store: lookup.get(keys::STORE_OPLOG_URI, None, place_if_any)?,
             sync_store: lookup.get(keys::STORE_SYNC_URI, None, place_if_any)?,
+            master_keys: master_keys(&lookup)?,
+            encrypt: lookup.get(keys::ENCRYPTION_DEPLOYMENTS, false, on_or_off)?,
             snapshot_interval_seconds: lookup.get(
                 keys::SNAPSHOTS_INTERVAL,
                 DEFAULT_SNAPSHOT_INTERVAL_SECONDS,
@@ -246,6 +266,36 @@ fn time_between(text: &str, least: &str, most: &str) -> Result<u64, String> {
 
 fn seconds(lookup: &Lookup<'_>, key: Key, default: u64, least: &str) -> Result<u64, SettingsError> {
     lookup.get(key, default, |text| Ok(time_between(text, least, "52w")? / 1000))
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err(format!("{text:?} is neither on nor off")),
+    }
+}
+
+fn master_keys(lookup: &Lookup<'_>) -> Result<Option<MasterKeySource>, SettingsError> {
+    let some = |text: &str| Ok((!text.trim().is_empty()).then(|| text.trim().to_owned()));
+    let current = lookup.get(keys::ENCRYPTION_MASTER_KEY, None, |text| {
+        let name = (!text.is_empty()).then(|| MasterKeyId::new(text)).transpose();
+        name.map_err(|e| e.to_string())
+    })?;
+    let file = lookup.get(keys::ENCRYPTION_MASTER_KEY_FILE, None, some)?;
+    lookup.get(
+        keys::ENCRYPTION_MASTER_KEY_COMMAND,
+        file.clone().map(|file| MasterKeySource::File(file.into())),
+        |text| match (some(text)?, &file, &current) {
+            (None, file, _) => Ok(file.clone().map(|file| MasterKeySource::File(file.into()))),
+            (Some(_), Some(_), _) => Err("there is a masterKeyFile too; take one of them".to_owned()),
+            (Some(_), None, None) => Err("say with masterKey which one is the current".to_owned()),
+            (Some(command), None, Some(current)) => Ok(Some(MasterKeySource::Command {
+                command,
+                current: current.clone(),
+            })),
+        },
+    )
 }
 
 /// The address may carry a secret: it is not repeated.

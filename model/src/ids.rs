@@ -94,6 +94,12 @@ name_type!(
     "snapshot id"
 );
 
+name_type!(
+    /// Names a master key, under which data keys are wrapped.
+    MasterKeyId,
+    "name of a master key"
+);
+
 /// A replica set within a deployment: the unit of streams, heads and stores.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -226,10 +232,28 @@ bytes_type!(
     16
 );
 bytes_type!(
-    /// BLAKE3 of a block's raw bytes: its name in every blockstore.
+    /// BLAKE3 of a block's raw bytes, keyed where the store is encrypted: its name in every blockstore.
     BlockId,
     32
 );
+bytes_type!(
+    /// Recognises a data key without telling anything of it.
+    DataKeyId,
+    8
+);
+
+/// A deployment's data key as it rests, in the control state and in the store: nobody reads it without the master key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrappedKey {
+    /// Counts how often this data key was wrapped, from 1; the highest counts.
+    pub revision: u64,
+    /// Which data key.
+    pub key: DataKeyId,
+    /// What it is wrapped by.
+    pub master: MasterKeyId,
+    /// The sealed bytes, in hexadecimal.
+    pub sealed: String,
+}
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,10 @@ pub mod phase;
 pub mod redact;
 pub mod store_uri;
 
-pub use ids::{BlockId, CollectionUuid, DeploymentName, Epoch, Incarnation, InvalidName, ReplicaSetId, SnapshotId};
+pub use ids::{
+    BlockId, CollectionUuid, DataKeyId, DeploymentName, Epoch, Incarnation, InvalidName, MasterKeyId, ReplicaSetId,
+    SnapshotId, WrappedKey,
+};
 pub use namespace::Namespace;
 pub use optime::{InvalidTs, Optime, Ts};
 pub use phase::Phase;

@@ -8,6 +8,7 @@
 //! | `GET /api/v1/deployments/{name}` | → [`DeploymentView`] |
 //! | `DELETE /api/v1/deployments/{name}` | → `{}`: removes it with every snapshot |
 //! | `POST /api/v1/deployments/{name}/stop`, `/restart`, `/resync` | → [`DeploymentView`] |
+//! | `POST /api/v1/deployments/{name}/rewrap` | → [`Rewrapped`]: its data key is wrapped by the current master key |
 //! | `GET /api/v1/deployments/{name}/timeline` | → [`Timeline`] |
 //! | `GET /api/v1/deployments/{name}/snapshots` | → `[SnapshotView]` |
 //! | `POST /api/v1/deployments/{name}/snapshots` | → [`SnapshotView`], `complete: false` at first |
@@ -34,7 +35,7 @@
 //! | `GET /metrics`, `GET /livez`, `GET /readyz` | → text, no key needed |
 
 pub use headwater_model::Phase;
-use headwater_model::{DeploymentName, Incarnation, ReplicaSetId, SnapshotId, Ts};
+use headwater_model::{DataKeyId, DeploymentName, Incarnation, MasterKeyId, ReplicaSetId, SnapshotId, Ts};
 use serde::{Deserialize, Serialize};
 
 /// A position for people and scripts: `{t, i}`.
@@ -71,6 +72,9 @@ pub struct AddDeployment {
     /// Seconds between scheduled snapshots; `None` for what the service is set to, by default 6 hours.
     #[serde(default)]
     pub snapshot_interval_seconds: Option<u64>,
+    /// Whether everything of it in the store is encrypted; `None` for what the service is set to. Never changes.
+    #[serde(default)]
+    pub encrypt: Option<bool>,
 }
 
 /// Whether a deployment is streamed.
@@ -94,8 +98,30 @@ pub struct DeploymentView {
     pub state: DeploymentState,
     /// Seconds between scheduled snapshots.
     pub snapshot_interval_seconds: u64,
+    /// By which keys it is encrypted, if it is.
+    #[serde(default)]
+    pub encryption: Option<EncryptionView>,
     /// Its replica sets.
     pub replica_sets: Vec<ReplicaSetStatus>,
+}
+
+/// The keys of an encrypted deployment, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncryptionView {
+    /// What its objects are sealed with.
+    pub data_key: DataKeyId,
+    /// What that is wrapped by.
+    pub master_key: MasterKeyId,
+}
+
+/// An answer to `rewrap`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rewrapped {
+    /// Whether the data key was wrapped by another master key before.
+    pub changed: bool,
+    /// How it is now.
+    #[serde(flatten)]
+    pub encryption: EncryptionView,
 }
 
 /// Everything about one replica set's backup that a user may want to see at a glance.

@@ -35,6 +35,7 @@ pub(crate) fn routes(cfg: &mut web::ServiceConfig) {
     .service(place(&format!("{one}/stop"), POST).route(web::post().to(stop)))
     .service(place(&format!("{one}/restart"), POST).route(web::post().to(restart)))
     .service(place(&format!("{one}/resync"), POST).route(web::post().to(resync)))
+    .service(place(&format!("{one}/rewrap"), POST).route(web::post().to(rewrap)))
     .service(place(&format!("{one}/timeline"), GET).route(web::get().to(timeline)))
     .service(
         place(&format!("{one}/snapshots"), GET_POST)
@@ -128,6 +129,11 @@ async fn restart(req: HttpRequest) -> Answer {
 async fn resync(req: HttpRequest) -> Answer {
     let backup = access::admin(&req)?;
     Ok(HttpResponse::Ok().json(backup.resync_deployment(&name_of(&req)?).await?))
+}
+
+async fn rewrap(req: HttpRequest) -> Answer {
+    let backup = access::admin(&req)?;
+    Ok(HttpResponse::Ok().json(backup.rewrap_key(&name_of(&req)?).await?))
 }
 
 async fn timeline(req: HttpRequest) -> Answer {

@@ -42,6 +42,10 @@ pub struct Daemon {
     /// Where backups rest, the same for all nodes of a cluster: file:PATH [default: the folder store in DIR]
     #[arg(long, value_name = "URI")]
     store: Option<String>,
+    /// File with master keys for encrypted deployments, a line NAME KEY each, the current one first; `headwater key new`
+    /// prints one
+    #[arg(long, value_name = "FILE")]
+    master_key_file: Option<PathBuf>,
     /// Settings file
     #[arg(long, value_name = "FILE", env = "HEADWATER_CONFIG")]
     config: Option<PathBuf>,
@@ -56,7 +60,13 @@ impl Daemon {
         logging::start(self.log_format, false);
         let text = |path: &PathBuf| path.display().to_string();
         let (dir, cluster_key) = (self.dir.as_ref().map(text), self.cluster_key.as_ref().map(text));
+        let master_keys = self.master_key_file.as_ref().map(text);
         let flags = [
+            (
+                settings_keys::ENCRYPTION_MASTER_KEY_FILE,
+                "--master-key-file",
+                master_keys,
+            ),
             (settings_keys::NODE_DIR, "--dir", dir),
             (settings_keys::NET_LISTEN, "--listen", self.listen),
             (settings_keys::NET_ADVERTISE, "--advertise", self.advertise),

@@ -15,6 +15,7 @@ use crate::output::{Format, pairs, table};
 #[derive(Debug, Subcommand)]
 #[command(before_help = "Examples:
   headwater deployment add shop --uri mongodb://backup:PASSWORD@db1,db2/?replicaSet=rs0
+  headwater deployment add shop --uri mongodb://db1/ --encrypt
   headwater deployment list
   headwater deployment stop shop\n")]
 pub enum Deployment {
@@ -31,6 +32,13 @@ pub enum Deployment {
         /// Time between snapshots [default: that of the service, 6h]
         #[arg(long, value_name = "TIME", value_parser = interval_seconds)]
         snapshot_interval: Option<u64>,
+        /// Encrypt everything of it in the store; the daemons need a master key. Decided here once and for all
+        /// [default: as the service is set, off]
+        #[arg(long)]
+        encrypt: bool,
+        /// Do not encrypt, whatever the service is set to
+        #[arg(long, conflicts_with = "encrypt")]
+        no_encrypt: bool,
     },
     /// List what is protected
     List,
@@ -85,11 +93,14 @@ impl Deployment {
                 name,
                 uri,
                 snapshot_interval,
+                encrypt,
+                no_encrypt,
             } => {
                 let request = AddDeployment {
                     name,
                     uri,
                     snapshot_interval_seconds: snapshot_interval,
+                    encrypt: (encrypt || no_encrypt).then_some(encrypt),
                 };
                 let view: DeploymentView = client.post("/api/v1/deployments", &request).await?;
                 format.print(&view, |view| {
@@ -126,6 +137,13 @@ fn state(view: &DeploymentView) -> String {
         DeploymentState::Stopped => "stopped",
     }
     .to_owned()
+}
+
+fn encrypted(view: &DeploymentView) -> String {
+    match &view.encryption {
+        Some(encryption) => format!("under master key {}", encryption.master_key),
+        None => "no".to_owned(),
+    }
 }
 
 fn interval(view: &DeploymentView) -> String {
@@ -166,6 +184,7 @@ fn show(view: &DeploymentView, format: Format) -> Outcome {
             ("state", state(view)),
             ("source", view.uri.clone()),
             ("snapshots every", interval(view)),
+            ("encrypted", encrypted(view)),
         ];
         format!(
             "{}\n{}",

@@ -160,6 +160,7 @@ impl Quickstart {
                     name: self.name.clone(),
                     uri: self.uri.clone(),
                     snapshot_interval_seconds: None,
+                    encrypt: None,
                 };
                 client.post("/api/v1/deployments", &request).await
             }

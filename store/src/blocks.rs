@@ -6,7 +6,7 @@ use headwater_model::BlockId;
 
 use crate::objects::StoreError;
 
-/// Content-addressed blocks. A block's id is the BLAKE3 of its raw bytes.
+/// Content-addressed blocks. A block's id follows from its raw bytes ([`crate::naming`]).
 #[async_trait]
 pub trait Blocks: Send + Sync + 'static {
     /// Stores a block unless it is there already. Durable only after [`Blocks::flush`].

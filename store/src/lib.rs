@@ -5,6 +5,7 @@
 //!   [`memory_blocks`]: blocks in memory.
 //! * [`oplog_store`], [`sync_store`], [`images`]: homes of oplog slices, sync slices and image manifests.
 //! * [`repository`]: all of these for one replica set; [`fence`]: one writer at a time.
+//! * [`sealed`]: encryption at rest; [`naming`]: how blocks get their ids.
 //! * [`claim`], [`catalog`]: whose store it is, and what its cluster knows about what is in it.
 //! * [`note`]: small checksummed records.
 //!
@@ -18,9 +19,11 @@ pub mod conformance;
 pub mod fence;
 pub mod images;
 pub mod memory_blocks;
+pub mod naming;
 pub mod note;
 pub mod objects;
 pub mod oplog_store;
 pub mod pack;
 pub mod repository;
+pub mod sealed;
 pub mod sync_store;

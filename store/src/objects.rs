@@ -4,6 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::Range;
 
+use crate::naming::BlockNaming;
+
 /// What went wrong at the backing store.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
@@ -35,6 +37,14 @@ pub enum StoreError {
         /// The object, or what was taken for its key.
         key: String,
         /// What does not fit.
+        detail: String,
+    },
+    /// The data key of a deployment cannot be opened: give the daemon its master key.
+    #[error("deployment {deployment} is encrypted and cannot be opened: {detail}")]
+    Locked {
+        /// Which.
+        deployment: String,
+        /// What is missing, and the cure.
         detail: String,
     },
     /// A higher epoch owns this replica set: the caller must stop writing.
@@ -149,6 +159,10 @@ pub trait Objects: Send + Sync + 'static {
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError>;
     /// Removes an object; removing what is not there is no error.
     async fn delete(&self, key: &str) -> Result<(), StoreError>;
+    /// How blocks in this store get their ids. A store around another passes its answer on.
+    fn naming(&self) -> BlockNaming {
+        BlockNaming::default()
+    }
 }
 
 #[cfg(test)]

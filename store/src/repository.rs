@@ -86,6 +86,11 @@ impl Repository {
         &self.replica_set
     }
 
+    /// The objects all of it rests in.
+    pub fn objects(&self) -> &dyn Objects {
+        self.objects.as_ref()
+    }
+
     /// The blocks.
     pub fn blocks(&self) -> &Arc<PackStore> {
         &self.blocks

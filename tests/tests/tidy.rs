@@ -43,7 +43,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
 ];
 
 /// Frameworks, and the only rooms that may name them.
-const FRAMEWORKS: [(&str, &[&str]); 12] = [
+const FRAMEWORKS: [(&str, &[&str]); 13] = [
     ("actix", &["actors"]),
     ("actix-rt", &["actors", "headwater"]),
     ("actix-web", &["service", "headwater"]),
@@ -52,6 +52,7 @@ const FRAMEWORKS: [(&str, &[&str]); 12] = [
     ("sled", &["host"]),
     ("mongodb", &["agent", "restore", "store", "tests"]),
     ("object_store", &["store"]),
+    ("ring", &["store"]),
     ("rustls", &["host"]),
     ("clap", &["headwater", "xtask"]),
     ("anyhow", &["headwater", "tests", "xtask"]),

@@ -57,6 +57,18 @@ enum Chore {
         #[arg(long)]
         dev: bool,
     },
+    /// Measures what encryption at rest costs a first copy and a restore, and prints a table.
+    EncryptionCost {
+        /// First copies and restores, with and without.
+        #[arg(default_value_t = 3)]
+        rounds: usize,
+        /// Size of the corpus; 1 is about 3 GB.
+        #[arg(default_value_t = 0.1)]
+        scale: f64,
+        /// Measures the build that tests use, which is there already but slower.
+        #[arg(long)]
+        dev: bool,
+    },
     /// Measures every backing store against what it is made of, and prints a table.
     StoreRates {
         /// Objects of 64 MB for each figure.
@@ -106,6 +118,9 @@ fn main() -> Result<()> {
         Chore::Demo => demo(),
         Chore::Bench { scale, dev } => bench(scale, dev),
         Chore::Failover { runs, gigabytes, dev } => failover(runs, &gigabytes, dev),
+        Chore::EncryptionCost { rounds, scale, dev } => {
+            measured("encryption_cost", &[&rounds.to_string(), &scale.to_string()], dev)
+        }
         Chore::StoreRates { rounds, dev } => {
             xtask::s3_double::install()?;
             measured("store_rates", &[&rounds.to_string()], dev)

@@ -25,7 +25,7 @@ pub async fn keep(set: &Set, restore: u64, cursor: &Cursor) -> Result<String, St
     if text.len() <= limits::RESTORE_TEXT_MAX_BYTES {
         return Ok(text);
     }
-    let put = set.ground.objects.put(&key(&set.id, restore), text.into()).await;
+    let put = set.repository.objects().put(&key(&set.id, restore), text.into()).await;
     put.map(|()| IN_THE_STORE.to_owned()).map_err(|e| e.to_string())
 }
 
@@ -38,7 +38,12 @@ pub async fn read(set: &Set, restore: u64, kept: &str) -> Result<Cursor, Refusal
     match kept {
         "" => Ok(Cursor::default()),
         IN_THE_STORE => {
-            let stored = set.ground.objects.get(&key(&set.id, restore)).await.map_err(refusal)?;
+            let stored = set
+                .repository
+                .objects()
+                .get(&key(&set.id, restore))
+                .await
+                .map_err(refusal)?;
             serde_json::from_slice(&stored).map_err(damaged)
         }
         text => serde_json::from_str(text).map_err(damaged),
@@ -47,7 +52,7 @@ pub async fn read(set: &Set, restore: u64, kept: &str) -> Result<Cursor, Refusal
 
 /// Removes what a restore that is over kept in the store.
 pub async fn remove(set: &Set, restore: u64) {
-    if let Err(error) = set.ground.objects.delete(&key(&set.id, restore)).await {
+    if let Err(error) = set.repository.objects().delete(&key(&set.id, restore)).await {
         tracing::warn!(restore, %error, "the cursor of a restore stays in the store");
     }
 }

@@ -105,7 +105,7 @@ async fn carry_out(set: Arc<Set>, id: u64, restore: Restore, teller: Arc<Teller>
         return Err(Trouble::Final("it has no server to go to".into()));
     };
     let planned = plan_kept(&set, &kept.request, &restore).await?;
-    let scratch = crate::set::scratch(&set.ground, id).await.map_err(refusal)?;
+    let scratch = crate::set::scratch(&set, id).await.map_err(refusal)?;
     let source = materialize(&set, &planned.plan, scratch).await?;
     let chosen = chosen(&source, &selection(&kept.request)?).await?;
     teller.expect(chosen.bytes());

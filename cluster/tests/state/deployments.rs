@@ -1,7 +1,7 @@
 //! Deployments.
 
 use headwater_cluster::{Command, RefusalKind, Response, RestoreState, State, apply};
-use headwater_model::{Epoch, Incarnation};
+use headwater_model::{DataKeyId, Epoch, Incarnation, WrappedKey};
 
 use crate::samples::*;
 
@@ -13,6 +13,7 @@ fn adding_a_deployment_again_is_harmless_and_another_one_of_its_name_is_refused(
         name,
         uri,
         snapshot_interval_s,
+        key,
         ..
     } = add()
     else {
@@ -23,6 +24,7 @@ fn adding_a_deployment_again_is_harmless_and_another_one_of_its_name_is_refused(
         uri,
         snapshot_interval_s,
         created_ms: 5,
+        key: key.clone(),
     };
     assert_eq!(apply(&mut state, &later), Response::Done);
     assert_eq!(
@@ -35,6 +37,7 @@ fn adding_a_deployment_again_is_harmless_and_another_one_of_its_name_is_refused(
         uri,
         snapshot_interval_s,
         created_ms: 5,
+        key,
     };
     assert_eq!(apply(&mut state, &other).refusal(), Some(RefusalKind::Conflict));
 }
@@ -71,6 +74,44 @@ fn a_stopped_deployment_takes_no_agents() {
         },
     );
     assert_eq!(apply(&mut state, &register()).refusal(), Some(RefusalKind::NotReady));
+}
+
+#[test]
+fn whether_a_deployment_is_encrypted_is_decided_once_and_its_key_stays() {
+    let mut state = State::default();
+    done(&mut state, &add());
+    let again = |key| {
+        let mut command = add();
+        if let Command::AddDeployment { key: own, .. } = &mut command {
+            *own = key;
+        }
+        command
+    };
+    let other = WrappedKey {
+        key: DataKeyId([8; 8]),
+        ..wrapped(1)
+    };
+    done(&mut state, &again(Some(other.clone())));
+    assert_eq!(
+        state.deployments[&deployment()].key,
+        Some(wrapped(1)),
+        "the first one counts"
+    );
+    let plain = apply(&mut state, &again(None));
+    assert_eq!(plain.refusal(), Some(RefusalKind::Conflict));
+    for refused in [
+        rewrap(3),
+        Command::RewrapKey {
+            name: deployment(),
+            key: other,
+        },
+    ] {
+        assert_eq!(apply(&mut state, &refused).refusal(), Some(RefusalKind::Conflict));
+    }
+    for _ in 0..2 {
+        done(&mut state, &rewrap(2));
+    }
+    assert_eq!(state.deployments[&deployment()].key, Some(wrapped(2)));
 }
 
 #[test]

@@ -172,10 +172,14 @@ fn any(rng: &mut StdRng) -> Command {
     let seconds = rng.gen_range(50..300);
     let mut image = image(seconds);
     image.incarnation = incarnation;
-    match rng.gen_range(0..32) {
+    match rng.gen_range(0..33) {
         24..=29 => any_of_life(rng, name, set, epoch, incarnation),
         30 => any_of_integrity(rng),
         31 => any_of_alerts(rng),
+        32 => Command::RewrapKey {
+            name,
+            key: samples::wrapped(rng.gen_range(1..4)),
+        },
         20 => samples::add_node(rng.gen_range(1..4)),
         21 => samples::start_node(rng.gen_range(1..4)),
         22 => samples::grant(["a", "b"][rng.gen_range(0..2)], rng.gen_range(0..4)),
@@ -185,6 +189,7 @@ fn any(rng: &mut StdRng) -> Command {
             uri: "mongodb://a".to_owned(),
             snapshot_interval_s: rng.gen_range(59..62),
             created_ms: 1,
+            key: rng.gen_bool(0.5).then(|| samples::wrapped(1)),
         },
         // Rarely, or little else would be left to look at.
         1 if rng.gen_bool(0.1) => Command::RemoveDeployment { name },

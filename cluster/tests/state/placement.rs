@@ -27,6 +27,7 @@ fn owning(counts: [usize; 3]) -> State {
                 uri: "mongodb://a".to_owned(),
                 snapshot_interval_s: 60,
                 created_ms: 1,
+                key: None,
             };
             done(&mut state, &add);
             let register = Command::RegisterReplicaSet {

@@ -5,7 +5,9 @@ use headwater_cluster::integrity::{CheckKind, CheckState, Damage, DamageKind, Pa
 use headwater_cluster::retention::Retention;
 use headwater_cluster::timetable::ReferenceTime;
 use headwater_cluster::{Command, GroomReport, ImageRef, KeyRole, NodeId, Piece, Response, RestoreState, State, apply};
-use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotId, Ts};
+use headwater_model::{
+    DataKeyId, DeploymentName, Epoch, Incarnation, MasterKeyId, Optime, Phase, ReplicaSetId, SnapshotId, Ts, WrappedKey,
+};
 
 pub fn deployment() -> DeploymentName {
     DeploymentName::new("shop").unwrap()
@@ -42,6 +44,23 @@ pub fn add() -> Command {
         uri,
         snapshot_interval_s: 21600,
         created_ms: 1_795_343_068_000,
+        key: Some(wrapped(1)),
+    }
+}
+
+pub fn wrapped(revision: u64) -> WrappedKey {
+    WrappedKey {
+        revision,
+        key: DataKeyId([7; 8]),
+        master: MasterKeyId::new(&format!("k{revision}")).unwrap(),
+        sealed: "00ff".to_owned(),
+    }
+}
+
+pub fn rewrap(revision: u64) -> Command {
+    Command::RewrapKey {
+        name: deployment(),
+        key: wrapped(revision),
     }
 }
 
@@ -383,6 +402,7 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
             begun_ms: 1_795_343_100_000,
             end: false,
         },
+        rewrap(2),
         Command::Recover {
             piece: Box::new(Piece::Begin {
                 recoveries: 1,
@@ -458,11 +478,12 @@ fn name(command: &Command) -> &'static str {
         Command::EndAlert { .. } => NAMES[40],
         Command::AcknowledgeAlert { .. } => NAMES[41],
         Command::AlertTold { .. } => NAMES[42],
-        Command::Recover { .. } => NAMES[43],
+        Command::RewrapKey { .. } => NAMES[43],
+        Command::Recover { .. } => NAMES[44],
     }
 }
 
-pub const NAMES: [&str; 44] = [
+pub const NAMES: [&str; 45] = [
     "AddDeployment",
     "RemoveDeployment",
     "SetDeploymentActive",
@@ -506,6 +527,7 @@ pub const NAMES: [&str; 44] = [
     "EndAlert",
     "AcknowledgeAlert",
     "AlertTold",
+    "RewrapKey",
     "Recover",
 ];
 

@@ -11,6 +11,7 @@ use headwater_model::BlockId;
 use super::format::{self, PackFault};
 use super::{Inner, PackStore, state};
 use crate::blocks::Blocks;
+use crate::naming::BlockNaming;
 use crate::objects::{ObjectMeta, StoreError};
 
 /// See the module.
@@ -82,7 +83,8 @@ impl PackStore {
             }
             Err(other) => return Err(other),
         };
-        Ok(Some(self.host.blocking(move || verdict(&pack)).await))
+        let naming = self.inner.naming.clone();
+        Ok(Some(self.host.blocking(move || verdict(&naming, &pack)).await))
     }
 
     /// The blocks that are looked for in a pack, whatever the pack itself says.
@@ -104,12 +106,12 @@ impl PackStore {
     }
 }
 
-fn verdict(pack: &Bytes) -> PackVerdict {
+fn verdict(naming: &BlockNaming, pack: &Bytes) -> PackVerdict {
     let mut verdict = PackVerdict {
         bytes: pack.len() as u64,
         ..PackVerdict::default()
     };
-    match format::verify_each(pack) {
+    match format::verify_each(naming, pack) {
         Ok((entries, bad)) => (verdict.blocks, verdict.bad) = (entries.len() as u64, bad),
         Err(fault) => verdict.fault = Some(fault.to_string()),
     }
@@ -136,7 +138,7 @@ pub(super) async fn read(inner: &Inner, id: BlockId) -> Result<Bytes, StoreError
                 stored => (key, stored?),
             },
         };
-        let raw = format::unpack_block(id, &stored);
+        let raw = format::unpack_block(&inner.naming, id, &stored);
         return raw.map_err(|fault: PackFault| {
             inner.state().meet(id, key.clone());
             StoreError::damaged(&key, fault)

@@ -19,6 +19,8 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 use headwater_model::{BlockId, limits};
 
+use crate::naming::BlockNaming;
+
 const OPENING: [u8; 8] = *b"HWPACK\x01\x00";
 const CLOSING: [u8; 8] = *b"HWKCAP\x01\x00";
 const ENTRY: usize = 44;
@@ -78,7 +80,7 @@ pub fn pack_block(raw: &[u8]) -> Bytes {
 }
 
 /// Unpacks one block and verifies it against its id.
-pub fn unpack_block(id: BlockId, stored: &Bytes) -> Result<Bytes, PackFault> {
+pub fn unpack_block(naming: &BlockNaming, id: BlockId, stored: &Bytes) -> Result<Bytes, PackFault> {
     let fault = || PackFault::Block(id);
     let len = stored
         .first_chunk::<4>()
@@ -93,7 +95,7 @@ pub fn unpack_block(id: BlockId, stored: &Bytes) -> Result<Bytes, PackFault> {
     } else {
         body
     };
-    if raw.len() == len && blake3::hash(&raw).as_bytes() == &id.0 {
+    if raw.len() == len && naming.fits(&id, &raw) {
         Ok(raw)
     } else {
         Err(fault())
@@ -202,8 +204,8 @@ fn read_entry(bytes: &[u8]) -> Option<Entry> {
 }
 
 /// Verifies every byte of a whole pack.
-pub fn verify(pack: &Bytes) -> Result<Vec<Entry>, PackFault> {
-    let (entries, bad) = verify_each(pack)?;
+pub fn verify(naming: &BlockNaming, pack: &Bytes) -> Result<Vec<Entry>, PackFault> {
+    let (entries, bad) = verify_each(naming, pack)?;
     match bad.first() {
         Some(id) => Err(PackFault::Block(*id)),
         None => Ok(entries),
@@ -211,7 +213,7 @@ pub fn verify(pack: &Bytes) -> Result<Vec<Entry>, PackFault> {
 }
 
 /// The same, with all blocks that do not match their ids instead of the first.
-pub fn verify_each(pack: &Bytes) -> Result<(Vec<Entry>, Vec<BlockId>), PackFault> {
+pub fn verify_each(naming: &BlockNaming, pack: &Bytes) -> Result<(Vec<Entry>, Vec<BlockId>), PackFault> {
     if !pack.starts_with(&OPENING) {
         return Err(PackFault::NotAPack("it does not begin with HWPACK"));
     }
@@ -221,7 +223,7 @@ pub fn verify_each(pack: &Bytes) -> Result<(Vec<Entry>, Vec<BlockId>), PackFault
     let is_bad = |entry: &&Entry| {
         let range = entry.range();
         let stored = pack.slice(range.start as usize..range.end as usize);
-        unpack_block(entry.id, &stored).map(|raw| raw.len()) != Ok(entry.raw as usize)
+        unpack_block(naming, entry.id, &stored).map(|raw| raw.len()) != Ok(entry.raw as usize)
     };
     let bad = entries.iter().filter(is_bad).map(|entry| entry.id).collect();
     Ok((entries, bad))
@@ -259,33 +261,33 @@ mod tests {
         let blocks: Vec<_> = [&b"block one"[..], b"2"].map(|raw| (id(raw), pack_block(raw))).into();
         let (pack, _) = write(blocks.iter().map(|(id, stored)| (*id, stored)));
         assert_eq!(hex::encode(&pack), include_str!("fixture/two_blocks.pack.hex").trim());
-        assert_eq!(verify(&pack).unwrap().len(), 2);
+        assert_eq!(verify(&BlockNaming::default(), &pack).unwrap().len(), 2);
     }
 
     #[test]
     fn the_damaged_twin_of_the_fixture_is_refused() {
         let twin = hex::decode(include_str!("fixture/two_blocks_damaged.pack.hex").trim()).unwrap();
-        assert_eq!(verify(&twin.into()), Err(PackFault::Block(id(b"block one"))));
+        assert_eq!(verify(&BlockNaming::default(), &twin.into()), Err(PackFault::Block(id(b"block one"))));
     }
 
     #[test]
     fn every_cut_is_found_and_every_flipped_bit_is_found_or_changes_nothing() {
         // zstd frames hold a bit or two without meaning; the id covers what comes out of them.
         let whole = sample();
-        let entries = verify(&whole).unwrap();
+        let entries = verify(&BlockNaming::default(), &whole).unwrap();
         for bit in 0..whole.len() * 8 {
             let mut damaged = whole.to_vec();
             damaged[bit / 8] ^= 1 << (bit % 8);
             let in_zstd = entries
                 .iter()
                 .any(|e| e.stored < e.raw && e.range().contains(&(bit as u64 / 8)));
-            match verify(&damaged.into()) {
+            match verify(&BlockNaming::default(), &damaged.into()) {
                 Ok(same) => assert!(in_zstd && same == entries, "bit {bit}"),
                 Err(fault) => assert_ne!(fault.to_string(), "", "bit {bit}"),
             }
         }
         for len in 0..whole.len() {
-            assert!(verify(&whole.slice(..len)).is_err(), "cut at {len}");
+            assert!(verify(&BlockNaming::default(), &whole.slice(..len)).is_err(), "cut at {len}");
         }
     }
 

@@ -224,7 +224,8 @@ impl CensusRun {
                 let stored = (range.end <= bytes.len()).then(|| Bytes::copy_from_slice(&bytes[range]));
                 let stored =
                     stored.ok_or_else(|| StoreError::damaged(&pack.key, "it is shorter than its index says"))?;
-                format::unpack_block(id, &stored).map_err(|fault| StoreError::damaged(&pack.key, fault))?;
+                format::unpack_block(&inner.naming, id, &stored)
+                    .map_err(|fault| StoreError::damaged(&pack.key, fault))?;
                 copied += stored.len() as u64;
                 inner.state().add_again(id, stored);
             }

@@ -51,7 +51,7 @@ impl PackStore {
                 .inner
                 .cache()
                 .get(&id)
-                .is_some_and(|raw| blake3::hash(&raw).as_bytes() == &id.0)
+                .is_some_and(|raw| self.inner.naming.fits(&id, &raw))
             {
                 plan.in_memory.insert(id);
             } else {
@@ -77,7 +77,10 @@ impl PackStore {
 
     async fn intact(&self, id: BlockId, key: &str, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
         match self.inner.objects.get_range(key, range).await {
-            Ok(stored) => Ok(format::unpack_block(id, &stored).is_ok().then_some(stored)),
+            Ok(stored) => {
+                let intact = format::unpack_block(&self.inner.naming, id, &stored).is_ok();
+                Ok(intact.then_some(stored))
+            }
             Err(StoreError::NotFound(_) | StoreError::Damaged { .. }) => Ok(None),
             Err(other) => Err(other),
         }
@@ -124,7 +127,7 @@ impl PackStore {
         }
         for id in &plan.in_memory {
             let raw = self.inner.cache().get(id);
-            match raw.filter(|raw| blake3::hash(raw).as_bytes() == &id.0) {
+            match raw.filter(|raw| self.inner.naming.fits(id, raw)) {
                 Some(raw) => self.put_again(*id, format::pack_block(&raw)),
                 None => _ = lost.insert(*id),
             }

@@ -32,6 +32,7 @@ use headwater_model::{BlockId, Epoch, limits};
 
 use crate::blocks::Blocks;
 use crate::fence::Fence;
+use crate::naming::BlockNaming;
 use crate::objects::{Objects, StoreError};
 pub use at_rest::{AtRest, PackVerdict};
 use cache::BlockCache;
@@ -87,6 +88,7 @@ pub struct PackStats {
 
 struct Inner {
     objects: Arc<dyn Objects>,
+    naming: BlockNaming,
     /// `…/blocks/`
     folder: String,
     /// `None`: opened to read.
@@ -164,6 +166,7 @@ impl PackStore {
         settings: PackSettings,
     ) -> Result<Arc<PackStore>, StoreError> {
         let inner = Arc::new(Inner {
+            naming: objects.naming(),
             objects,
             folder: format!("{prefix}blocks/"),
             epoch,
@@ -184,6 +187,7 @@ impl PackStore {
     async fn look_again(&self) -> Result<(), StoreError> {
         let fresh = Arc::new(Inner {
             objects: self.inner.objects.clone(),
+            naming: self.inner.naming.clone(),
             folder: self.inner.folder.clone(),
             epoch: None,
             fence: None,
@@ -211,7 +215,10 @@ impl PackStore {
         let mut faults = Vec::new();
         for pack in self.inner.objects.list(&self.inner.folder).await? {
             match self.inner.objects.get(&pack.key).await {
-                Ok(bytes) => faults.extend(format::verify(&bytes).err().map(|fault| (pack.key, fault.to_string()))),
+                Ok(bytes) => {
+                    let fault = format::verify(&self.inner.naming, &bytes).err();
+                    faults.extend(fault.map(|fault| (pack.key, fault.to_string())));
+                }
                 Err(StoreError::Damaged { key, detail }) => faults.push((key, detail)),
                 Err(other) => return Err(other),
             }
@@ -265,7 +272,7 @@ impl Blocks for PackStore {
             );
             return Err(StoreError::refused("a block", detail));
         }
-        let id = BlockId(*blake3::hash(&raw).as_bytes());
+        let id = self.inner.naming.id(&raw);
         let waiting = {
             let mut state = self.inner.state();
             state.give_up_lost(&id);

@@ -170,7 +170,7 @@ fn damaged(error: HeadError) -> Fault {
 }
 
 async fn made(set: &Arc<Set>, plan: &Plan, scratch: u64) -> Result<AtT, Fault> {
-    let scratch = set::scratch(&set.ground, scratch).await.map_err(trouble::refusal);
+    let scratch = set::scratch(set, scratch).await.map_err(trouble::refusal);
     let scratch = scratch.map_err(passing)?;
     materialize(set, plan, scratch).await.map_err(passing)
 }
