@@ -202,6 +202,7 @@ pub fn unknown_deployment(now_ms: i64) -> Option<Deployment> {
         active: false,
         created_ms: now_ms,
         schedule,
+        key: None,
     })
 }
 

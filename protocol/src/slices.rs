@@ -40,6 +40,9 @@ pub struct SyncSliceHeader {
     pub collection: CollectionUuid,
     /// Which part of the collection, from 0; parts are scanned independently and cover disjoint ranges.
     pub part: u32,
+    /// Names the boundaries between the parts. The first slice of part 0 settles it for the collection: a scan that was planned
+    /// anew in between must not leave a gap between a part of the one plan and a part of the other.
+    pub plan: String,
     /// Counts the slices of a part from 0 without a gap.
     pub number: u32,
     /// How many documents; 0 only in the last slice of a part.

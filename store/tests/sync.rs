@@ -44,11 +44,16 @@ fn begin(version: &str) -> Frame {
 }
 
 fn slice(part: u32, number: u32, last: bool) -> Frame {
+    planned("natural", part, number, last)
+}
+
+fn planned(plan: &str, part: u32, number: u32, last: bool) -> Frame {
     let header = SyncSliceHeader {
         replica_set: replica_set(),
         incarnation: INCARNATION,
         collection: PEOPLE,
         part,
+        plan: plan.to_owned(),
         number,
         count: 1,
         resume: bson::doc! { "after": number },
@@ -147,14 +152,62 @@ async fn what_a_former_owner_took_in_is_seen_once_the_end_is_durable() {
     let objects = MemoryObjects::new();
     let former = open(&objects).await.unwrap();
     former.begin(begin("6.0.5")).await.unwrap();
-    let successor = open(&objects).await.unwrap();
     former.put(slice(0, 0, true)).await.unwrap();
-    successor.put(slice(1, 0, true)).await.unwrap();
+    let successor = open(&objects).await.unwrap();
+    former.put(slice(1, 0, true)).await.unwrap();
+    successor.put(slice(2, 0, true)).await.unwrap();
     successor.end(end()).await.unwrap();
     let parts = |store: &SyncStore| store.arrived().iter().map(|part| part.part).collect::<Vec<_>>();
-    assert_eq!(parts(&successor), [1], "it looked before the former owner was fenced");
+    assert_eq!(
+        parts(&successor),
+        [0, 2],
+        "it looked before the former owner was fenced"
+    );
     successor.look_again().await.unwrap();
-    assert_eq!(parts(&successor), [0, 1]);
+    assert_eq!(parts(&successor), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn the_parts_of_a_collection_are_of_one_plan_whoever_takes_them_in() {
+    let stale = |result| assert!(matches!(result, Err(SliceError::Stale { .. })), "{result:?}");
+    let objects = MemoryObjects::new();
+    let former = open(&objects).await.unwrap();
+    former.begin(begin("6.0.5")).await.unwrap();
+    let successor = open(&objects).await.unwrap();
+    stale(successor.put(planned("later", 1, 0, true)).await);
+    // The former owner was asked first and writes last.
+    former.put(planned("earlier", 0, 0, true)).await.unwrap();
+    stale(successor.put(planned("later", 0, 0, false)).await);
+    assert_eq!(successor.progress().await.unwrap().len(), 1, "what it met is known");
+    stale(successor.put(planned("later", 1, 0, true)).await);
+    successor.put(planned("earlier", 1, 0, true)).await.unwrap();
+    stale(former.put(planned("later", 2, 0, true)).await);
+    let third = open(&objects).await.unwrap();
+    former.put(planned("earlier", 2, 0, true)).await.unwrap();
+    third.put(planned("earlier", 3, 0, true)).await.unwrap();
+    assert_eq!(slices(&open(&objects).await.unwrap()), 4);
+}
+
+#[tokio::test]
+async fn a_copy_whose_parts_do_not_fit_each_other_is_not_begun_with() {
+    let objects = MemoryObjects::new();
+    let store = open(&objects).await.unwrap();
+    store.begin(begin("6.0.5")).await.unwrap();
+    store.put(planned("one", 0, 0, true)).await.unwrap();
+    let others = MemoryObjects::new();
+    let other = open(&others).await.unwrap();
+    other.begin(begin("6.0.5")).await.unwrap();
+    other.put(planned("other", 0, 0, true)).await.unwrap();
+    other.put(planned("other", 1, 0, true)).await.unwrap();
+    let mut contents = objects.contents();
+    contents.extend(
+        others
+            .contents()
+            .into_iter()
+            .filter(|(key, _)| key.contains("/00000001/")),
+    );
+    let mixed = open(&MemoryObjects::holding(contents)).await;
+    assert!(matches!(mixed, Err(StoreError::Damaged { .. })));
 }
 
 #[tokio::test]

@@ -23,8 +23,8 @@ use headwater_protocol::slices::PartProgress;
 
 use self::listing::{Found, Listing};
 use self::node::ScanNode;
-use self::part::{Job, Outcome};
-use self::plan::{Left, Method};
+use self::part::{Job, Outcome, Turn};
+use self::plan::{Left, Method, Part};
 use crate::source::oplog::Sight;
 use crate::source::{Node, SourceError};
 use crate::stream::{Conversation, End};
@@ -88,16 +88,21 @@ async fn plan(
         let views = (found.namespace.coll == "system.views")
             .then(|| listing.views.get(&found.namespace.db).cloned().unwrap_or_default());
         let size = size(conversation, node, found).await;
-        let parts = match left {
-            Left::Parts(parts) => parts,
-            Left::Everything => plan::fresh(*uuid, method(conversation, node, found, size).await?),
+        let parts: Vec<(Part, Turn)> = match left {
+            Left::Parts(parts) => parts.into_iter().map(|part| (part, Turn::Now)).collect(),
+            Left::Everything => {
+                let parts = plan::fresh(*uuid, method(conversation, node, found, size).await?);
+                let turns = Turn::fresh(parts.len());
+                parts.into_iter().zip(turns).collect()
+            }
         };
-        let job = |part| Job {
+        let job = |(part, turn)| Job {
             part,
             db: found.namespace.db.clone(),
             name: found.namespace.to_string(),
             tokens: !found.is_clustered() || views::major(&conversation.server_version) >= 6,
             views: views.clone(),
+            turn,
         };
         sized.push((size, parts.into_iter().map(job).collect()));
     }

@@ -8,7 +8,7 @@ use futures::future::AbortHandle;
 use headwater_model::CollectionUuid;
 use headwater_protocol::frame::{self, FrameKind};
 use headwater_protocol::slices::SyncSliceHeader;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::node::ScanNode;
 use super::plan::Part;
@@ -19,7 +19,7 @@ use crate::stream::{Conversation, End};
 const AHEAD: usize = 1;
 
 /// What is to be scanned.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Job {
     /// Which part, from where.
     pub part: Part,
@@ -31,6 +31,34 @@ pub struct Job {
     pub tokens: bool,
     /// The documents themselves, for `system.views`, which cannot be read.
     pub views: Option<Vec<RawDocumentBuf>>,
+    /// Whose turn it is.
+    pub turn: Turn,
+}
+
+/// The first slice of part 0 settles the plan of a collection; until it is stored the other parts wait.
+#[derive(Debug)]
+pub enum Turn {
+    /// Nobody waits.
+    Now,
+    /// The others wait until this is dropped.
+    First(watch::Sender<()>),
+    /// Waits for that.
+    After(watch::Receiver<()>),
+}
+
+impl Turn {
+    /// A turn for each of so many parts that were planned just now.
+    pub fn fresh(parts: usize) -> Vec<Turn> {
+        let (first, after) = watch::channel(());
+        let others = (1..parts).map(|_| Turn::After(after.clone()));
+        std::iter::once(Turn::First(first)).chain(others).collect()
+    }
+
+    async fn wait(&mut self) {
+        if let Turn::After(first) = self {
+            while first.changed().await.is_ok() {}
+        }
+    }
 }
 
 /// How a part ended.
@@ -74,30 +102,35 @@ pub async fn run(
     }
 }
 
-async fn steps(conversation: &Conversation, nodes: &ScanNode, job: Job) -> Result<Outcome, End> {
+async fn steps(conversation: &Conversation, nodes: &ScanNode, mut job: Job) -> Result<Outcome, End> {
+    job.turn.wait().await;
+    let turn = std::mem::replace(&mut job.turn, Turn::Now);
     let (pieces_in, pieces) = mpsc::channel(AHEAD);
     let (sealed_in, sealed) = mpsc::channel(AHEAD);
-    let part = (job.part.collection, job.part.part, job.part.number);
+    let part = job.part.clone();
     let (outcome, (), ()) = tokio::try_join!(
         read::run(conversation, nodes, job, pieces_in),
         seal(conversation, part, pieces, sealed_in),
-        ship(conversation, sealed),
+        ship(conversation, sealed, turn),
     )?;
     Ok(outcome)
 }
 
 async fn seal(
     conversation: &Conversation,
-    (collection, part, mut number): (CollectionUuid, u32, u32),
+    part: Part,
     mut pieces: mpsc::Receiver<Piece>,
     sealed: mpsc::Sender<Sealed>,
 ) -> Result<(), End> {
+    let plan = part.method.name();
+    let mut number = part.number;
     while let Some(piece) = pieces.recv().await {
         let header = SyncSliceHeader {
             replica_set: conversation.set.clone(),
             incarnation: conversation.incarnation,
-            collection,
-            part,
+            collection: part.collection,
+            part: part.part,
+            plan: plan.clone(),
             number,
             count: piece.cut.count,
             resume: piece.resume,
@@ -126,9 +159,11 @@ async fn seal(
     Ok(())
 }
 
-async fn ship(conversation: &Conversation, mut sealed: mpsc::Receiver<Sealed>) -> Result<(), End> {
+async fn ship(conversation: &Conversation, mut sealed: mpsc::Receiver<Sealed>, turn: Turn) -> Result<(), End> {
+    let mut turn = Some(turn);
     while let Some(slice) = sealed.recv().await {
         conversation.service.sync_slice(&conversation.set, slice.frame).await?;
+        drop(turn.take());
         conversation.status.scan(|scan| {
             scan.documents += slice.documents;
             scan.bytes += slice.bytes;

@@ -21,6 +21,22 @@ pub enum Method {
     Ranges(Vec<RawDocumentBuf>),
 }
 
+impl Method {
+    /// The name of the plan: the same for the same boundaries.
+    pub fn name(&self) -> String {
+        match self {
+            Method::Natural => "natural".to_owned(),
+            Method::Ranges(bounds) => {
+                let mut hasher = blake3::Hasher::new();
+                for bound in bounds {
+                    hasher.update(bound.as_bytes());
+                }
+                hasher.finalize().to_hex()[..32].to_owned()
+            }
+        }
+    }
+}
+
 /// Where a part goes on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Place {
@@ -277,6 +293,15 @@ mod tests {
             panic!()
         };
         assert_eq!(parts.iter().map(|part| part.part).collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn a_plan_is_named_by_its_boundaries() {
+        let ranges = |bounds: &[i32]| Method::Ranges(bounds.iter().map(|at| id(*at)).collect()).name();
+        assert_eq!(ranges(&[1, 2]), ranges(&[1, 2]));
+        let names = [ranges(&[1, 2]), ranges(&[1, 3]), ranges(&[1]), Method::Natural.name()];
+        let different: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(different.len(), names.len());
     }
 
     #[test]

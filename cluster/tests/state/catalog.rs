@@ -70,6 +70,7 @@ fn a_password_is_not_in_the_catalog_and_is_given_again() {
         uri: uri.to_owned(),
         snapshot_interval_s: 3600,
         created_ms: 1,
+        key: None,
     };
     let (uri, other) = (
         "mongodb://backup:secret@db:27017/?replicaSet=rs0",

@@ -267,7 +267,10 @@ mod tests {
     #[test]
     fn the_damaged_twin_of_the_fixture_is_refused() {
         let twin = hex::decode(include_str!("fixture/two_blocks_damaged.pack.hex").trim()).unwrap();
-        assert_eq!(verify(&BlockNaming::default(), &twin.into()), Err(PackFault::Block(id(b"block one"))));
+        assert_eq!(
+            verify(&BlockNaming::default(), &twin.into()),
+            Err(PackFault::Block(id(b"block one")))
+        );
     }
 
     #[test]
@@ -287,7 +290,10 @@ mod tests {
             }
         }
         for len in 0..whole.len() {
-            assert!(verify(&BlockNaming::default(), &whole.slice(..len)).is_err(), "cut at {len}");
+            assert!(
+                verify(&BlockNaming::default(), &whole.slice(..len)).is_err(),
+                "cut at {len}"
+            );
         }
     }
 

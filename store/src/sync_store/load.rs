@@ -33,7 +33,16 @@ fn lost(key: &str, detail: impl std::fmt::Display) -> StoreError {
 }
 
 impl SyncStore {
+    /// A listing that another process writes beside may show what came later without what came before: only what is missing
+    /// twice is missing.
     pub(super) async fn load(&self) -> Result<State, StoreError> {
+        match self.load_once().await {
+            Err(StoreError::Damaged { .. }) => self.load_once().await,
+            other => other,
+        }
+    }
+
+    async fn load_once(&self) -> Result<State, StoreError> {
         let mut state = State::default();
         let mut sizes: BTreeMap<(CollectionUuid, u32), Vec<u64>> = BTreeMap::new();
         for object in self.objects.list(&self.folder).await? {
@@ -63,7 +72,20 @@ impl SyncStore {
             .map(|(at, sizes)| self.load_part(at, sizes))
             .buffered(READS_AT_ONCE);
         state.parts = parts.try_collect().await?;
+        self.one_plan_each(&state.parts)?;
         Ok(state)
+    }
+
+    fn one_plan_each(&self, parts: &BTreeMap<(CollectionUuid, u32), Part>) -> Result<(), StoreError> {
+        for ((collection, part), held) in parts {
+            let first = self.slice_key(*collection, 0, 0);
+            match parts.get(&(*collection, 0)) {
+                None => return Err(lost(&first, "it is missing")),
+                Some(first) if first.plan == held.plan => {}
+                Some(_) => return Err(lost(&first, format!("part {part} was made under another plan"))),
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn load_begin(&self, key: &str) -> Result<Begun, StoreError> {
@@ -106,6 +128,7 @@ impl SyncStore {
         Ok((
             (collection, part),
             Part {
+                plan: header.plan,
                 sizes,
                 resume: header.resume,
                 done: header.last,

@@ -8,7 +8,9 @@
 //! | `removed` | note: the slices have served; what is left may be removed |
 //!
 //! Write order: slice durable → progress → acknowledged. Within a part a slice is taken only when all before it are
-//! durable, so the names alone tell the progress. `removed` is durable before the first slice goes; reversed, a crash
+//! durable, so the names alone tell the progress. The first slice of part 0 of a collection settles the plan of its parts: a
+//! slice of another part, or of another plan, is taken only when that one is durable, and refused when it was made under
+//! another plan. So all parts of a collection fit each other whoever took them in: writing a name once is the agreement. `removed` is durable before the first slice goes; reversed, a crash
 //! would leave a sync that looks whole and is not.
 
 mod load;
@@ -64,6 +66,7 @@ struct Begun {
 
 #[derive(Clone, Debug)]
 struct Part {
+    plan: String,
     sizes: Vec<u64>,
     resume: bson::Document,
     done: bool,
@@ -75,6 +78,27 @@ struct State {
     parts: BTreeMap<(CollectionUuid, u32), Part>,
     ended: Option<SyncEnd>,
     removed: bool,
+}
+
+impl State {
+    /// Takes over what the store shows. What was taken in while it was listed stays known.
+    fn learn(&mut self, seen: State) {
+        if self.removed {
+            return;
+        }
+        let before = std::mem::replace(self, seen);
+        if self.removed {
+            return;
+        }
+        for (place, held) in before.parts {
+            let known = self.parts.get(&place).map_or(0, |part| part.sizes.len());
+            if held.sizes.len() > known {
+                self.parts.insert(place, held);
+            }
+        }
+        self.begun = self.begun.take().or(before.begun);
+        self.ended = self.ended.take().or(before.ended);
+    }
 }
 
 /// See the module. Share one per process and replica set.
@@ -111,8 +135,8 @@ impl SyncStore {
     /// Looks anew at what has arrived: a former owner may have taken slices in after this process looked. Once the end is
     /// durable this sees all of them, since each was acknowledged before.
     pub async fn look_again(&self) -> Result<(), StoreError> {
-        let state = self.load().await?;
-        *self.state() = state;
+        let seen = self.load().await?;
+        self.state().learn(seen);
         Ok(())
     }
 

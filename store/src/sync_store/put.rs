@@ -49,6 +49,12 @@ impl SyncStore {
         if header.number > next || (header.number == next && done) {
             return Err(SliceError::OutOfOrder { next });
         }
+        let known = self.state().parts.contains_key(&(header.collection, 0));
+        if !known && place.1 > 0 {
+            // A former owner may have taken it in after this process looked.
+            self.look_again().await?;
+        }
+        self.refuse_another_plan(&header)?;
         if header.number == next {
             if self.state().ended.is_some() {
                 let detail = "the scan has ended; open the stream again".to_owned();
@@ -61,6 +67,7 @@ impl SyncStore {
         }
         let (found, found_header) = self.verify_slice(&key, self.objects.get(&key).await?)?;
         self.advance(&found_header, found.bytes().len() as u64);
+        self.refuse_another_plan(&header)?;
         if found.checksum() == frame.checksum() {
             Ok(())
         } else {
@@ -103,6 +110,20 @@ impl SyncStore {
         Ok(header)
     }
 
+    /// What the collection's first slice settled holds for all; only that one itself may come before.
+    fn refuse_another_plan(&self, header: &SyncSliceHeader) -> Result<(), SliceError> {
+        let state = self.state();
+        let detail = match state.parts.get(&(header.collection, 0)) {
+            Some(first) if first.plan == header.plan => return Ok(()),
+            None if (header.part, header.number) == (0, 0) => return Ok(()),
+            Some(_) => "another plan of the parts of this collection was settled before",
+            None => "the first slice of the first part has to come before",
+        };
+        Err(SliceError::Stale {
+            detail: format!("{detail}; open the stream again and go on from what it says"),
+        })
+    }
+
     /// The slice is durable. Harmless if that was known.
     fn advance(&self, header: &SyncSliceHeader, size: u64) {
         let mut state = self.state();
@@ -113,6 +134,7 @@ impl SyncStore {
             .parts
             .entry((header.collection, header.part))
             .or_insert_with(|| Part {
+                plan: header.plan.clone(),
                 sizes: Vec::new(),
                 resume: bson::Document::new(),
                 done: false,
