@@ -13,6 +13,7 @@ use headwater_store::objects::StoreError;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, file_fault};
+use crate::master_keys;
 use crate::node::{advertised, places};
 
 /// Open stores and what was found in them.
@@ -27,7 +28,8 @@ impl Recovery {
     pub async fn look(settings: &Settings) -> Outcome<Recovery> {
         let host = Host::real().map_err(|e| Failure::new(Exit::Failed, e.to_string()))?;
         let opened = open::open(&places(settings), &host).await.map_err(store_fault)?;
-        let found = look(&opened.objects).await.map_err(store_fault)?;
+        let keyring = master_keys::keyring(settings.master_keys.as_ref(), &host);
+        let found = look(&host, &opened.objects, &keyring).await.map_err(store_fault)?;
         Ok(Recovery { host, opened, found })
     }
 
@@ -78,6 +80,10 @@ fn control_folder(dir: &Path) -> std::path::PathBuf {
 }
 
 fn store_fault(error: StoreError) -> Failure {
+    if matches!(error, StoreError::Locked { .. }) {
+        let help = "give the master key that the lost daemons had: --master-key-file FILE, or the same settings file";
+        return Failure::new(Exit::Failed, error.to_string()).help(help);
+    }
     let exit = match error {
         StoreError::Unavailable { .. } | StoreError::Full(_) => Exit::Retry,
         _ => Exit::Failed,

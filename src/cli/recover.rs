@@ -41,6 +41,9 @@ pub struct Recover {
     /// Settings file, where stores of oplog and sync slices are named
     #[arg(long, value_name = "FILE", env = "HEADWATER_CONFIG")]
     config: Option<PathBuf>,
+    /// File with the master key, if deployments are encrypted
+    #[arg(long, value_name = "FILE")]
+    master_key_file: Option<PathBuf>,
     /// Only show what would come back, and what is missing or damaged
     #[arg(long)]
     dry_run: bool,
@@ -78,6 +81,11 @@ impl Recover {
             (settings_keys::NODE_DIR, "--dir", self.dir.as_ref().map(text)),
             (settings_keys::NET_LISTEN, "--listen", self.listen.clone()),
             (settings_keys::STORE_URI, "--store", self.store.clone()),
+            (
+                settings_keys::ENCRYPTION_MASTER_KEY_FILE,
+                "--master-key-file",
+                self.master_key_file.as_ref().map(text),
+            ),
         ];
         let settings = daemon::settings(flags, self.config.as_deref())?;
         if !self.dry_run {

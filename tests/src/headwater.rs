@@ -61,7 +61,7 @@ impl Headwater {
         })
     }
 
-    /// With a variable in the environment of daemon and agent from their next start on.
+    /// With a variable in the environment of commands, and of daemon and agent from their next start on.
     pub fn with_env(mut self, name: &str, value: &str) -> Headwater {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
@@ -180,6 +180,7 @@ impl Headwater {
             .args(arguments)
             .env("HEADWATER_SERVICE", self.service())
             .env("HEADWATER_KEY_FILE", self.node_folder().join("admin.key"))
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null());
         command
     }

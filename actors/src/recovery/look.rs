@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use headwater_cluster::ImageRef;
 use headwater_cluster::catalog::Catalog;
+use headwater_cluster::catalog::Piece;
 use headwater_head::Image;
-use headwater_model::{Epoch, Incarnation, Optime, ReplicaSetId};
+use headwater_host::Host;
+use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, ReplicaSetId, WrappedKey};
 use headwater_store::catalog::{self, CatalogName};
 use headwater_store::claim;
 use headwater_store::images::ImageStore;
 use headwater_store::objects::{Objects, StoreError};
 use headwater_store::oplog_store::OplogStore;
 use headwater_store::repository::prefix;
+use headwater_store::sealed::{Keyring, SealedObjects, record};
 use tokio::time::Instant;
 
 use crate::work::head_store::epoch_of;
@@ -29,6 +32,8 @@ pub struct Found {
     pub claimed: Option<String>,
     /// Catalogs, the newest first, up to one that is whole; the others with what is wrong with them.
     pub catalogs: Vec<(CatalogName, Result<Catalog, String>)>,
+    /// What the encrypted deployments are sealed with.
+    pub keys: BTreeMap<DeploymentName, WrappedKey>,
     /// Replica sets of which anything is there.
     pub sets: BTreeMap<ReplicaSetId, FoundSet>,
 }
@@ -64,8 +69,9 @@ pub struct FoundImage {
     pub source_version: String,
 }
 
-/// Looks at everything but blocks and entries. A key that is none of ours is passed over.
-pub async fn look(objects: &Arc<dyn Objects>) -> Result<Found, StoreError> {
+/// Looks at everything but blocks and entries. The name of an object that is none of ours is passed over.
+/// [`StoreError::Locked`] when the keyring lacks the master key of an encrypted deployment.
+pub async fn look(host: &Host, objects: &Arc<dyn Objects>, keyring: &Keyring) -> Result<Found, StoreError> {
     let mut found = Found {
         claimed: damage_aside(claim::claimed_by(objects.as_ref()).await)?.ok().flatten(),
         ..Found::default()
@@ -81,7 +87,19 @@ pub async fn look(objects: &Arc<dyn Objects>) -> Result<Found, StoreError> {
     for object in objects.list("rs/").await? {
         note(&mut found.sets, &object.key);
     }
+    let deployments: BTreeSet<DeploymentName> = found.sets.keys().map(|set| set.deployment().clone()).collect();
+    let mut sealed: BTreeMap<DeploymentName, Arc<dyn Objects>> = BTreeMap::new();
+    for name in deployments {
+        let Some(wrapped) = key_of(objects.as_ref(), &found, &name).await? else {
+            continue;
+        };
+        let key = keyring.open(&name, &wrapped).await?;
+        let under = SealedObjects::new(objects.clone(), key, host.entropy.clone());
+        sealed.insert(name.clone(), Arc::new(under));
+        found.keys.insert(name, wrapped);
+    }
     for (set, there) in &mut found.sets {
+        let objects = sealed.get(set.deployment()).unwrap_or(objects);
         for (incarnation, history) in &mut there.histories {
             fill(objects, set, *incarnation, history).await?;
         }
@@ -90,6 +108,28 @@ pub async fn look(objects: &Arc<dyn Objects>) -> Result<Found, StoreError> {
         there.epoch = epochs.fold(there.epoch, Epoch::max);
     }
     Ok(found)
+}
+
+/// The data key of a deployment: the one that the catalog names, as it was wrapped last; without a catalog the one in the store.
+async fn key_of(objects: &dyn Objects, found: &Found, name: &DeploymentName) -> Result<Option<WrappedKey>, StoreError> {
+    let catalog = found.catalogs.last().and_then(|(_, read)| read.as_ref().ok());
+    let named = catalog.and_then(|catalog| {
+        catalog.pieces.iter().find_map(|piece| match piece {
+            Piece::Deployment { name: of, deployment } if of == name => Some(deployment.key.clone()),
+            _ => None,
+        })
+    });
+    let mut written = damage_aside(record::read(objects, name).await)?.unwrap_or_default();
+    Ok(match named {
+        None => written.pop(),
+        Some(None) => None,
+        Some(Some(key)) => {
+            let newer = written
+                .into_iter()
+                .find(|w| w.key == key.key && w.revision > key.revision);
+            Some(newer.unwrap_or(key))
+        }
+    })
 }
 
 /// What is damaged or gone is a finding; whatever else goes wrong is an error.

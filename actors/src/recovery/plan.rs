@@ -125,7 +125,8 @@ pub fn plan_recovery(found: &Found, now_ms: i64) -> Result<RecoveryPlan, Nothing
         *record = settled(set, record, &there, &mut losses);
     }
     known.settle_snapshots(found, &mut losses);
-    for deployment in known.deployments.values_mut() {
+    for (name, deployment) in &mut known.deployments {
+        deployment.key = found.keys.get(name).cloned().or(deployment.key.take());
         deployment.active &= !redact::is_withheld(&deployment.uri);
     }
     let report = Report {

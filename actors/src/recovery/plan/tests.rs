@@ -1,5 +1,5 @@
 use super::*;
-use headwater_model::Optime;
+use headwater_model::{DataKeyId, MasterKeyId, Optime, WrappedKey};
 use headwater_store::catalog::CatalogName;
 
 const SET: &str = "shop/rs0";
@@ -124,6 +124,7 @@ fn whole() -> Found {
     Found {
         claimed: Some("old".to_owned()),
         catalogs: vec![(name, Ok(catalog()))],
+        keys: BTreeMap::new(),
         sets: BTreeMap::from([(set(), there)]),
     }
 }
@@ -377,6 +378,30 @@ fn a_source_whose_password_was_withheld_comes_back_stopped() {
     let report = plan(&found).report;
     assert!(!report.deployments[0].active && report.deployments[0].needs_source);
     assert_eq!(report.deployments[0].source, "mongodb://***@db:27017");
+}
+
+/// The key of a deployment in the plan.
+fn planned_key(found: &Found) -> Option<WrappedKey> {
+    plan(found).pieces.into_iter().find_map(|piece| match piece {
+        Piece::Deployment { deployment, .. } => deployment.key,
+        _ => None,
+    })
+}
+
+#[test]
+fn a_deployment_keeps_the_key_that_the_store_holds_with_a_catalog_and_without() {
+    let mut found = whole();
+    assert_eq!(planned_key(&found), None);
+    let wrapped = WrappedKey {
+        revision: 2,
+        key: DataKeyId([7; 8]),
+        master: MasterKeyId::new("k2").unwrap(),
+        sealed: "00ff".to_owned(),
+    };
+    found.keys.insert(DeploymentName::new("shop").unwrap(), wrapped.clone());
+    assert_eq!(planned_key(&found), Some(wrapped.clone()));
+    found.catalogs.clear();
+    assert_eq!(planned_key(&found), Some(wrapped));
 }
 
 #[test]
