@@ -12,7 +12,7 @@ use headwater_protocol::admin::{
 };
 use headwater_protocol::agent::{DeploymentFault, Refusal, RefusalKind, StreamFault};
 use headwater_protocol::redact;
-use headwater_restore::plan::Proven;
+use headwater_restore::plan::{Base, Proven};
 
 use crate::backup::{Backup, not_found};
 use crate::keeping::{explain, tier_text};
@@ -247,18 +247,17 @@ fn restorable(
     incarnation: Incarnation,
     proven: Option<Proven>,
 ) -> Vec<Range> {
-    let proven = undamaged(state, id, proven);
+    offered(bases(state, id, record), incarnation, &undamaged(state, id, proven))
+}
+
+/// Only what a snapshot leads to: the waypoint is replaced at any moment, and with it would go what it alone leads to.
+fn offered(mut bases: Vec<Base>, incarnation: Incarnation, proven: &[Proven]) -> Vec<Range> {
+    bases.retain(|base| base.incarnation == incarnation && base.snapshot.is_some());
     let begins = |at| proven.iter().any(|range| range.start <= at && at <= range.tip);
-    let mut bases = bases(state, id, record);
-    let newest = bases.iter().rfind(|base| base.incarnation == incarnation).map(|b| b.at);
-    bases.retain(|base| base.incarnation == incarnation && (begins(base.at) || Some(base.at) == newest));
-    // What may be offered begins with a snapshot: a waypoint goes on.
-    if bases.iter().all(|base| base.snapshot.is_none()) {
-        return Vec::new();
-    }
-    let ranges = headwater_restore::plan::restorable(&bases, &proven);
+    let newest = bases.iter().map(|base| base.at).max();
+    bases.retain(|base| begins(base.at) || Some(base.at) == newest);
+    let ranges = headwater_restore::plan::restorable(&bases, proven).into_iter();
     ranges
-        .into_iter()
         .map(|range| Range {
             from: range.from.into(),
             to: range.to.into(),
@@ -300,4 +299,48 @@ fn fault_in_words(fault: &StreamFault) -> String {
 
 fn seconds_between(then_ms: i64, now_ms: i64) -> u64 {
     u64::try_from((now_ms - then_ms) / 1000).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_model::{Optime, Ts};
+
+    use super::*;
+
+    fn at(n: u32) -> Optime {
+        Optime::new(Ts::new(n, 1), 1)
+    }
+
+    fn base(n: u32, is_snapshot: bool) -> Base {
+        Base {
+            name: n.to_string(),
+            snapshot: is_snapshot.then(|| SnapshotId::new(&format!("s-{n}")).unwrap()),
+            incarnation: Incarnation(1),
+            at: at(n),
+            documents: 0,
+            bytes: 0,
+        }
+    }
+
+    #[test]
+    fn what_only_a_waypoint_leads_to_is_not_offered() {
+        let proven = |start, tip| Proven {
+            incarnation: Incarnation(1),
+            start: at(start),
+            tip: at(tip),
+        };
+        let offered = |bases: Vec<Base>, proven: &[Proven]| -> Vec<(u32, u32)> {
+            let ranges = super::offered(bases, Incarnation(1), proven).into_iter();
+            ranges.map(|range| (range.from.t, range.to.t)).collect()
+        };
+        let (snapshot, waypoint) = (|n| base(n, true), |n| base(n, false));
+        assert_eq!(offered(vec![waypoint(20), snapshot(30)], &[proven(10, 40)]), [(30, 40)]);
+        assert_eq!(offered(vec![snapshot(20), waypoint(30)], &[proven(10, 40)]), [(20, 40)]);
+        assert_eq!(offered(vec![waypoint(30)], &[proven(10, 40)]), []);
+        let torn = [proven(10, 25), proven(27, 40)];
+        assert_eq!(offered(vec![snapshot(20), waypoint(30)], &torn), [(20, 25)]);
+        // A snapshot whose oplog was given up is no stretch; the newest one is an instant all the same.
+        assert_eq!(offered(vec![snapshot(5), snapshot(20)], &[proven(10, 40)]), [(20, 40)]);
+        assert_eq!(offered(vec![snapshot(5)], &[proven(10, 40)]), [(5, 5)]);
+    }
 }

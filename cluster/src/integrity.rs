@@ -302,7 +302,10 @@ pub(crate) fn note(state: &mut State, set: &ReplicaSetId, epoch: Epoch, object: 
         .retain(|id| state.snapshots.contains_key(&(set.clone(), id.clone())));
     let known = state.integrity.get(set).map(|known| &known.damage);
     match known.and_then(|known| known.get(object)) {
-        Some(before) => damage.found_ms = before.found_ms,
+        Some(before) => {
+            damage.found_ms = before.found_ms;
+            damage.oplog = around(before.oplog, damage.oplog);
+        }
         None if known.is_some_and(|known| known.len() >= limits::DAMAGE_KEPT_PER_SET) => {
             let message = format!(
                 "{} damaged objects of {set} are known already",
@@ -315,6 +318,19 @@ pub(crate) fn note(state: &mut State, set: &ReplicaSetId, epoch: Epoch, object: 
     let known = state.integrity.entry(set.clone()).or_default();
     known.damage.insert(object.to_owned(), damage);
     Ok(Response::Done)
+}
+
+/// A segment may be damaged in several places: everything from the first to the last counts as lost.
+fn around(
+    known: Option<(Incarnation, Optime, Optime)>,
+    found: Option<(Incarnation, Optime, Optime)>,
+) -> Option<(Incarnation, Optime, Optime)> {
+    match (known, found) {
+        (Some((incarnation, after, until)), Some((other, from, to))) if incarnation == other => {
+            Some((incarnation, after.min(from), until.max(to)))
+        }
+        (known, found) => found.or(known),
+    }
 }
 
 pub(crate) fn clear(state: &mut State, set: &ReplicaSetId, epoch: Epoch, object: &str) -> Answer {

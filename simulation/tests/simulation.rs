@@ -22,7 +22,7 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 6] = [
+const FOUND: [(u64, &str); 8] = [
     (
         19,
         "the trouble of a Sync child that failed in its very last step was shown for ever, since nobody took it back",
@@ -46,6 +46,14 @@ const FOUND: [(u64, &str); 6] = [
     (
         179,
         "after a resync the position of the old head was shown as that of the new one",
+    ),
+    (
+        440,
+        "instants were offered that only the waypoint led to, which the next waypoint replaced",
+    ),
+    (
+        534,
+        "of a segment that was damaged in two places the first was forgotten, and what lay in it offered",
     ),
 ];
 

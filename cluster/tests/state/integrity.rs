@@ -2,10 +2,10 @@
 
 use headwater_cluster::integrity::{Check, CheckState};
 use headwater_cluster::{Command, Response, State, apply};
-use headwater_model::limits;
+use headwater_model::{Incarnation, limits};
 
 use crate::samples::{
-    ask_check, complete, deployment, done, full, note_damage, request, routine, set, snapshot, update_check,
+    ask_check, at, complete, deployment, done, full, note_damage, request, routine, set, snapshot, update_check,
 };
 
 fn checks(state: &State) -> Vec<(u64, Check)> {
@@ -66,6 +66,23 @@ fn damage_names_snapshots_that_exist_and_those_that_come_from_a_damaged_head() {
     done(&mut state, &request("daily-3"));
     done(&mut state, &complete("daily-3"));
     assert!(!damaged(&state, "daily-3"));
+}
+
+#[test]
+fn an_object_that_is_damaged_in_two_places_keeps_both() {
+    let mut state = routine();
+    let note = |from: u32, until: u32| {
+        let mut command = note_damage("segment");
+        if let Command::NoteDamage { damage, .. } = &mut command {
+            damage.oplog = Some((Incarnation(1), at(from), at(until)));
+        }
+        command
+    };
+    for (from, until) in [(110, 120), (150, 160), (130, 140)] {
+        done(&mut state, &note(from, until));
+    }
+    let known = state.integrity_of(&set()).unwrap();
+    assert_eq!(known.damage["segment"].oplog, Some((Incarnation(1), at(110), at(160))));
 }
 
 #[test]
