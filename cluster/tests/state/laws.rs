@@ -52,6 +52,7 @@ fn every_kind_of_command_succeeds_somewhere_and_is_refused_somewhere() {
         samples::registered(),
         samples::routine(),
         samples::full(),
+        samples::noted(),
     ] {
         for (name, command) in samples::every_kind() {
             match apply(&mut state.clone(), &command).is_refused() {
