@@ -15,6 +15,7 @@ mod node;
 mod output;
 mod recover;
 mod stop;
+mod store_move;
 mod transport;
 mod webhook;
 
