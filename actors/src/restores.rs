@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use headwater_cluster::{
-    Command, ImageRef, ReplicaSet, Response, Restore, RestoreState as State, State as ControlState, keeping,
+    Command, ImageRef, ReplicaSet, Response, Restore, RestoreState as State, State as ControlState, checkpoints,
+    keeping,
 };
 use headwater_head::Image;
 use headwater_model::{Incarnation, Optime, ReplicaSetId, SnapshotId, Ts, limits};
@@ -15,7 +16,7 @@ use headwater_protocol::admin::{
 };
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_protocol::redact;
-use headwater_restore::materialize::{AtT, MaterializeFault};
+use headwater_restore::materialize::{AtT, MaterializeFault, Prepared};
 use headwater_restore::naming::{Chosen, Selection, choose};
 use headwater_restore::plan::{Base, NotRestorable, Plan, Proven, Reason, Wanted};
 use headwater_restore::source::{Source, views};
@@ -315,6 +316,10 @@ fn planned_namespace(item: &headwater_restore::naming::Item) -> PlannedNamespace
 /// Opens the base image and applies the oplog up to the plan's instant. `scratch` takes what does not fit in memory.
 pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Result<AtT, Refusal> {
     let image = image(set, &plan.base).await?;
+    let prepared = match checkpoints::is_cut_together(&set.ground.control.state(), &set.id) {
+        true => Prepared::AtCommitTime,
+        false => Prepared::AtEntry,
+    };
     // An image of a checkpoint shows a cluster time after its last entry.
     let (oplog, until) = match plan.is_whole_image() {
         true => (oplog_to_decide(set, &image).await?, image.applied.ts),
@@ -324,7 +329,7 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Re
         }
     };
     let oplog = oplog.as_ref();
-    let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, until, |_| {});
+    let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, until, prepared, |_| {});
     let made = made.await.map_err(|e| match e {
         MaterializeFault::Oplog(e) => refusal(e),
         other => Refusal::new(RefusalKind::Internal, other.to_string()),

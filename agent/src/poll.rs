@@ -85,9 +85,12 @@ pub async fn run(conversation: &Conversation) -> Result<Infallible, End> {
         if let Some(order) = reply.note
             && let Some(noted) = note(conversation, &order).await
         {
+            let is_late_enough = noted.at >= order.at_least;
             conversation.status.change(|told| told.noted = Some(noted));
-            // Heads stand still until it is told.
-            continue;
+            if is_late_enough {
+                // Heads stand still until it is told.
+                continue;
+            }
         }
         tokio::time::sleep(conversation.settings.poll_every).await;
     }

@@ -12,7 +12,7 @@ use crate::apply::Answer;
 use crate::command::{Command, RefusalKind, Response};
 use crate::deployments;
 use crate::state::State;
-use crate::timetable::Timetable;
+use crate::timetable::{Timetable, TimetableFault};
 
 /// Time between the checkpoints of a cluster that was added without an interval, in seconds.
 pub const CHECKPOINT_INTERVAL_S: u64 = 15 * 60;
@@ -126,14 +126,14 @@ pub(crate) fn set(state: &mut State, name: &DeploymentName, found: &Sharding, in
         );
         return Err(Response::refused(RefusalKind::Limit, message));
     }
-    deployment.sharding = Some(all);
     if let Some(interval_s) = interval_s {
-        let timetable = deployment.schedule.timetable;
-        deployment.schedule.timetable = Timetable {
-            interval_s,
-            ..timetable
-        };
+        // The grid begins anew: that of the longer interval may begin hours from now.
+        let reference = deployment.schedule.timetable.reference;
+        let timetable = Timetable::changed(None, interval_s, reference, deployment.created_ms);
+        let refused = |fault: TimetableFault| Response::refused(RefusalKind::Limit, fault.to_string());
+        deployment.schedule.timetable = timetable.map_err(refused)?;
     }
+    deployment.sharding = Some(all);
     Ok(Response::Done)
 }
 

@@ -98,6 +98,15 @@ impl Blocks for Overlay {
     }
 }
 
+/// To which instant a transaction belongs that was prepared before and is committed after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prepared {
+    /// To that of its commit's entry: an instant is a place in the oplog.
+    AtEntry,
+    /// To its `commitTimestamp`: an instant is a time of a sharded cluster, the same for all members.
+    AtCommitTime,
+}
+
 /// All collections at one instant.
 pub struct AtT {
     head: Head,
@@ -109,14 +118,15 @@ pub struct AtT {
 /// Opens `image` and applies the oplog after it up to and including `until`. What does not fit into memory on the way goes
 /// to `scratch`. `applied` is told after every slice how far it is.
 ///
-/// `oplog` may be `None` when `until` is the instant of the image itself. Where it is given it is read beyond `until` as far as
-/// transactions want that were prepared by then: they belong to the cluster time at which they commit.
+/// `oplog` may be `None` when `until` is the instant of the image itself. With
+/// [`Prepared::AtCommitTime`] it is read beyond `until` until transactions that were prepared by then are decided.
 pub async fn materialize(
     repository: Arc<dyn Blocks>,
     scratch: Arc<dyn Blocks>,
     image: Image,
     oplog: Option<&Arc<OplogStore>>,
     until: Ts,
+    prepared: Prepared,
     mut applied: impl FnMut(Optime) + Send,
 ) -> Result<AtT, MaterializeFault> {
     if image.consistent_from.is_none_or(|from| image.applied < from) {
@@ -140,9 +150,10 @@ pub async fn materialize(
         }
         apply(&mut head, &blocks, oplog, until, &mut applied).await?;
     }
-    let undecided = match oplog {
-        Some(oplog) => decide(&mut head, oplog, until).await?,
-        None => head.outlook(until).undecided(),
+    let undecided = match (prepared, oplog) {
+        (Prepared::AtCommitTime, Some(oplog)) => decide(&mut head, oplog, until).await?,
+        (Prepared::AtCommitTime, None) => head.outlook(until).undecided(),
+        (Prepared::AtEntry, _) => 0,
     };
     head.trim_capped(0).await?;
     // Readers of a head keep what is in memory; they are to keep little.

@@ -13,6 +13,7 @@ use headwater_tests::{Bed, Cluster, Headwater, ReplicaSet, ReplicaSetSpec, Route
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
+use tokio::time::Instant;
 
 const VERSION: &str = "6.0.5";
 const NS: &str = "bank.accounts";
@@ -341,9 +342,11 @@ async fn checkpoints_and_any_cluster_time_are_exact_while_money_and_chunks_move(
             .await?;
             // One by the timetable may be on its way.
             let taken = until("a snapshot of the cluster", || async {
+                let asked = Instant::now();
                 let taken = headwater
                     .run(["snapshot", "take", "shop", "--wait", "--output", "json"])
                     .await?;
+                eprintln!("asked for and answered with {} after {:?}", taken.code, asked.elapsed());
                 Ok((taken.code == 0).then_some(taken.stdout))
             })
             .await?;

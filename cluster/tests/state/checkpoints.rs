@@ -5,10 +5,10 @@ use headwater_cluster::sharding;
 use headwater_cluster::{Command, RefusalKind, State, apply};
 use headwater_model::{Incarnation, Ts};
 
-use crate::samples::{
-    at, cluster, cut_checkpoint, deployment, done, join, member, note_checkpoint, noted, open_checkpoint, registered,
-    set_sharding, sharding as members, snapshot,
+use crate::checkpoint_samples::{
+    cluster, cut_checkpoint, join, member, note_checkpoint, noted, open_checkpoint, set_sharding, sharding as members,
 };
+use crate::samples::{at, deployment, done, registered, snapshot};
 
 fn refusal(state: &mut State, command: &Command) -> RefusalKind {
     let before = state.clone();
