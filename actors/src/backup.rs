@@ -23,6 +23,7 @@ use crate::own_store;
 use crate::peers::{Ask, Server};
 use crate::route::{LONG, SHORT};
 use crate::set::{Ground, Set};
+use crate::sharding;
 
 /// The shortest interval that can be asked for.
 const SNAPSHOT_INTERVAL_LEAST_S: u64 = 60;
@@ -104,30 +105,17 @@ impl Backup {
             ));
         }
         own_store::check_source(set.set(), &request.members, &self.node.ground.tuning.backing_sets)?;
-        let known = state.replica_sets.keys().find(|id| id.deployment() == set.deployment());
-        match known {
-            Some(known) if known != set => {
-                let message = format!(
-                    "deployment {} protects replica set {}, but the source now calls itself {}; if that is meant, \
-                     remove the deployment and add it again",
-                    set.deployment(),
-                    known.set(),
-                    set.set()
-                );
-                return Err(Refusal::new(RefusalKind::Conflict, message));
-            }
-            Some(_) => {}
-            None => {
-                let looks = self.node.looks();
-                let node = placement::choose(&state, &looks, self.node.ground.tuning.patience);
-                let command = Command::RegisterReplicaSet {
-                    set: set.clone(),
-                    node: node.unwrap_or(self.node.id()),
-                    source_version: request.server_version.clone(),
-                };
-                submit(&self.node.ground.control, command).await?;
-                tracing::info!(%set, server = %request.server_version, "a replica set is protected from now on");
-            }
+        sharding::check_belongs(&state, deployment, set)?;
+        if !state.replica_sets.contains_key(set) {
+            let looks = self.node.looks();
+            let node = placement::choose(&state, &looks, self.node.ground.tuning.patience);
+            let command = Command::RegisterReplicaSet {
+                set: set.clone(),
+                node: node.unwrap_or(self.node.id()),
+                source_version: request.server_version.clone(),
+            };
+            submit(&self.node.ground.control, command).await?;
+            tracing::info!(%set, server = %request.server_version, "a replica set is protected from now on");
         }
         self.at_owner(set, Ask::Open(set.clone(), request), Bytes::new(), SHORT)
             .await
@@ -288,6 +276,11 @@ impl Backup {
 
     /// Asks for a snapshot; it is complete once [`Backup::snapshot`] says so.
     pub async fn take_snapshot(&self, name: &DeploymentName) -> Result<SnapshotView, Refusal> {
+        self.known(name)?;
+        let deployments = &self.node.ground.control.state().deployments;
+        if deployments.get(name).is_some_and(|known| known.sharding.is_some()) {
+            return self.take_checkpoint(name).await;
+        }
         let set = self.only_set(name)?;
         let host = &self.node.ground.host;
         let id = crate::work::snapshot::new_id(host).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))?;
@@ -313,14 +306,18 @@ impl Backup {
     /// One snapshot.
     pub async fn snapshot(&self, name: &DeploymentName, id: &SnapshotId) -> Result<SnapshotView, Refusal> {
         let found = self.snapshots(name).await?.into_iter().find(|s| s.id == *id);
-        found.ok_or_else(|| not_found("snapshot", id))
+        found.ok_or_else(|| self.checkpoint_failed(name, id))
     }
 
     /// Forgets a snapshot; its image is removed at the next groom.
     pub async fn delete_snapshot(&self, name: &DeploymentName, id: &SnapshotId) -> Result<(), Refusal> {
         let snapshot = self.snapshot(name, id).await?;
+        if !snapshot.complete && !snapshot.members.is_empty() {
+            let message = format!("snapshot {id} of {name} is being taken; wait until it is complete or given up");
+            return Err(Refusal::new(RefusalKind::Conflict, message));
+        }
         let command = Command::DropSnapshot {
-            set: snapshot.replica_set,
+            set: snapshot.members.into_iter().next().unwrap_or(snapshot.replica_set),
             id: id.clone(),
         };
         submit(&self.node.ground.control, command).await.map(|_| ())
@@ -407,7 +404,15 @@ impl Backup {
 
     pub(crate) fn only_set(&self, name: &DeploymentName) -> Result<ReplicaSetId, Refusal> {
         self.known(name)?;
-        self.sets_of(name).into_iter().next().ok_or_else(|| {
+        let mut sets = self.sets_of(name);
+        if sets.len() > 1 {
+            let message = format!(
+                "{name} is a sharded cluster; name one of its members: {}",
+                sharding::names(&sets)
+            );
+            return Err(Refusal::new(RefusalKind::Conflict, message));
+        }
+        sets.pop().ok_or_else(|| {
             let message = format!("no agent has reached deployment {name} yet: see `headwater status`");
             Refusal::new(RefusalKind::Conflict, message)
         })

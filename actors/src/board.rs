@@ -21,6 +21,8 @@ pub struct AgentWord {
     pub scan: Option<ScanProgress>,
     /// What keeps the stream from going on.
     pub fault: Option<StreamFault>,
+    /// The shard that the source says it is.
+    pub shard: Option<String>,
 }
 
 /// Bytes of fetched documents that may wait for the head at once; one frame more can be there.
@@ -61,6 +63,11 @@ impl Board {
     /// Notes what an agent said.
     pub fn heard(&self, word: AgentWord) {
         self.lock().word = word;
+    }
+
+    /// Notes which shard the source says it is.
+    pub fn opened(&self, shard: Option<String>) {
+        self.lock().word.shard = shard;
     }
 
     /// The last an agent said.

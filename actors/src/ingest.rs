@@ -5,8 +5,8 @@ use headwater_cluster::Command;
 use headwater_cluster::{ReplicaSet, State};
 use headwater_model::{Incarnation, Optime, Phase};
 use headwater_protocol::agent::{
-    Accepted, OpenReply, OplogAck, PollReply, PollRequest, Refusal, RefusalKind, StreamFault, SyncBeginHeader,
-    SyncBegun, SyncEnd, SyncOrder,
+    Accepted, OpenReply, OpenRequest, OplogAck, PollReply, PollRequest, Refusal, RefusalKind, StreamFault,
+    SyncBeginHeader, SyncBegun, SyncEnd, SyncOrder,
 };
 use headwater_protocol::frame::{Frame, FrameKind};
 use headwater_protocol::slices::{DocumentsHeader, SyncSliceHeader, documents};
@@ -18,15 +18,16 @@ use crate::trouble::{append_refusal, refusal, slice_refusal};
 
 impl Set {
     /// Answers `open`: what to send from where.
-    pub async fn open_stream(&self, agent: &str) -> Result<OpenReply, Refusal> {
+    pub async fn open_stream(&self, request: OpenRequest) -> Result<OpenReply, Refusal> {
         let (state, record) = self.record()?;
-        if let Some(lease) = self.other_agent(&state, agent) {
+        if let Some(lease) = self.other_agent(&state, &request.agent) {
             let message = format!(
                 "agent {lease} streams {}; this one waits in reserve",
                 self.id.deployment()
             );
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
+        self.board.opened(request.shard);
         let stores = self.stores(record.incarnation).await.map_err(refusal)?;
         let sync = match (record.phase, stores.sync.begun().await.map_err(refusal)?) {
             (Phase::Starting | Phase::Transferring, Some((_, metas))) => Some(SyncOrder {
@@ -178,7 +179,7 @@ impl Set {
         if overtaken {
             return Ok(PollReply {
                 reopen,
-                fetch: Vec::new(),
+                ..PollReply::default()
             });
         }
         self.board.heard(AgentWord {
@@ -187,10 +188,21 @@ impl Set {
             source_last: request.source_last,
             scan: request.scan,
             fault: request.fault,
+            shard: self.board.word().shard,
         });
+        if reopen {
+            return Ok(PollReply {
+                reopen,
+                ..PollReply::default()
+            });
+        }
+        if let Some(noted) = request.noted {
+            self.noted(noted).await?;
+        }
         Ok(PollReply {
             reopen,
-            fetch: if reopen { Vec::new() } else { self.board.open_requests() },
+            fetch: self.board.open_requests(),
+            note: self.wanted_note().await?,
         })
     }
 

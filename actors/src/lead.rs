@@ -25,6 +25,7 @@ async fn lead(node: Weak<Node>) {
         } else if node.leads_for().is_some() {
             node.place().await;
             node.grant().await;
+            node.tend_checkpoints().await;
         }
         drop(node);
         tokio::time::sleep(EVERY).await;
@@ -92,7 +93,7 @@ impl Node {
         }
     }
 
-    async fn submit_plan(&self, command: Command) {
+    pub(crate) async fn submit_plan(&self, command: Command) {
         match self.ground.control.submit(command).await {
             Ok(answer) if answer.is_refused() => tracing::debug!(?answer, "a plan was overtaken"),
             Ok(_) => {}

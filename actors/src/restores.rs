@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use headwater_cluster::{
-    Command, ImageRef, ReplicaSet, Response, Restore, RestoreState as State, State as ControlState, keeping,
+    Command, ImageRef, ReplicaSet, Response, Restore, RestoreState as State, State as ControlState, checkpoints,
+    keeping,
 };
 use headwater_head::Image;
 use headwater_model::{Incarnation, Optime, ReplicaSetId, SnapshotId, Ts, limits};
@@ -15,12 +16,13 @@ use headwater_protocol::admin::{
 };
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_protocol::redact;
-use headwater_restore::materialize::{AtT, MaterializeFault};
+use headwater_restore::materialize::{AtT, MaterializeFault, Prepared};
 use headwater_restore::naming::{Chosen, Selection, choose};
 use headwater_restore::plan::{Base, NotRestorable, Plan, Proven, Reason, Wanted};
 use headwater_restore::source::{Source, views};
 use headwater_store::blocks::Blocks;
 use headwater_store::objects::StoreError;
+use headwater_store::oplog_store::OplogStore;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -58,16 +60,22 @@ pub fn bases(state: &ControlState, set: &ReplicaSetId, record: &ReplicaSet) -> V
         .iter()
         .filter(|((id, snapshot), _)| id == set && state.damage_of(id, snapshot).is_none());
     let mut bases: Vec<Base> = snapshots
-        .filter_map(|((_, id), snapshot)| Some((Some(id.clone()), snapshot.image.as_ref()?)))
+        .filter_map(|((_, id), snapshot)| {
+            let base = base(Some(id.clone()), snapshot.image.as_ref()?);
+            // What commits at the cut is in the image, so that it shows nothing before the cut.
+            let at = snapshot
+                .checkpoint
+                .map_or(base.at, |cut| Optime::new(cut, base.at.term));
+            Some(Base { at, ..base })
+        })
         .chain(
             record
                 .waypoint
                 .iter()
                 .filter(|_| record.phase == headwater_model::Phase::Complete)
                 .filter(|_| state.damage_of_head(set).is_none())
-                .map(|w| (None, w)),
+                .map(|image| base(None, image)),
         )
-        .map(|(snapshot, image)| base(snapshot, image))
         .collect();
     bases.sort_by_key(|base| (base.incarnation, base.at));
     bases
@@ -308,16 +316,46 @@ fn planned_namespace(item: &headwater_restore::naming::Item) -> PlannedNamespace
 /// Opens the base image and applies the oplog up to the plan's instant. `scratch` takes what does not fit in memory.
 pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Result<AtT, Refusal> {
     let image = image(set, &plan.base).await?;
-    let oplog = match plan.is_whole_image() {
-        true => None,
-        false => Some(set.stores(plan.incarnation()).await.map_err(refusal)?.oplog),
+    let prepared = match checkpoints::is_cut_together(&set.ground.control.state(), &set.id) {
+        true => Prepared::AtCommitTime,
+        false => Prepared::AtEntry,
+    };
+    // An image of a checkpoint shows a cluster time after its last entry.
+    let (oplog, until) = match plan.is_whole_image() {
+        true => (oplog_to_decide(set, &image).await?, image.applied.ts),
+        false => {
+            let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;
+            (Some(stores.oplog), plan.until)
+        }
     };
     let oplog = oplog.as_ref();
-    let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, plan.until, |_| {});
-    made.await.map_err(|e| match e {
+    let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, until, prepared, |_| {});
+    let made = made.await.map_err(|e| match e {
         MaterializeFault::Oplog(e) => refusal(e),
         other => Refusal::new(RefusalKind::Internal, other.to_string()),
-    })
+    })?;
+    if made.undecided() > 0 && !plan.is_whole_image() {
+        let message = format!(
+            "{} transactions over several shards were prepared by {} and are not decided in the oplog stored so far: choose an \
+             earlier instant, or ask again in a moment",
+            made.undecided(),
+            plan.until
+        );
+        return Err(Refusal::new(RefusalKind::NotRestorable, message));
+    }
+    Ok(made)
+}
+
+/// The oplog after an image with open transactions, where it is stored: it tells which of them belong to the image's instant.
+async fn oplog_to_decide(set: &Set, image: &Image) -> Result<Option<Arc<OplogStore>>, Refusal> {
+    if image.open_transactions.is_none() {
+        return Ok(None);
+    }
+    let oplog = set.stores(image.incarnation).await.map_err(refusal)?.oplog;
+    let covers = oplog
+        .range()
+        .is_some_and(|(start, tip)| start <= image.applied && image.applied <= tip);
+    Ok(covers.then_some(oplog))
 }
 
 async fn image(set: &Set, base: &Base) -> Result<Image, Refusal> {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::backup::{Backup, not_found};
 use crate::commands::submit;
 use crate::peers::{self, Ask, Joined, Pong};
+use crate::sharding;
 
 /// How long the owner may take for a question without a frame.
 pub(crate) const SHORT: Duration = Duration::from_secs(5);
@@ -115,7 +116,7 @@ impl Backup {
                     leaving: node.leaving.load(Ordering::SeqCst),
                 })
             }
-            Ask::Open(set, request) => value(node.set(&set).await?.open_stream(&request.agent).await?),
+            Ask::Open(set, request) => value(node.set(&set).await?.open_stream(request).await?),
             Ask::SyncBegin(set) => value(node.set(&set).await?.sync_begin(frame).await?),
             Ask::SyncSlice(set) => value(node.set(&set).await?.sync_slice(frame).await?),
             Ask::SyncEnd(set, end) => {
@@ -130,6 +131,7 @@ impl Backup {
             Ask::GroomDecision(set) => value(node.set(&set).await?.board.groom_decision()),
             Ask::Orders(request) => {
                 let agent = request.agent.clone();
+                node.take_in_clusters(&request).await;
                 node.heard(request);
                 node.grant().await;
                 value(self.orders_here(&agent))
@@ -154,6 +156,7 @@ impl Backup {
         let deployments = orders.map(|(name, d)| DeploymentOrder {
             deployment: name.clone(),
             uri: d.uri.clone(),
+            members: sharding::orders(d),
         });
         OrdersReply {
             deployments: deployments.collect(),

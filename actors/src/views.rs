@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use headwater_cluster::sharding::member_of;
 use headwater_cluster::{ReplicaSet, Snapshot, State, keeping};
 use headwater_model::{DeploymentName, Incarnation, ReplicaSetId, SnapshotId};
 use headwater_protocol::admin::{
@@ -15,9 +16,12 @@ use headwater_protocol::redact;
 use headwater_restore::plan::{Base, Proven};
 
 use crate::backup::{Backup, not_found};
+use crate::board::AgentWord;
+use crate::checkpoints;
 use crate::keeping::{explain, tier_text};
 use crate::peers::Ask;
 use crate::restores::{bases, proven, undamaged};
+use crate::sharding;
 use crate::times::rfc3339;
 
 /// An agent that was not heard of for this long is worth a word.
@@ -41,6 +45,7 @@ impl Backup {
         Ok(DeploymentView {
             name: name.clone(),
             uri: redact::uri(&deployment.uri),
+            kind: sharding::kind(deployment).to_owned(),
             state: if deployment.active {
                 DeploymentState::Active
             } else {
@@ -90,6 +95,7 @@ impl Backup {
         let views = self.snapshot_views(id.deployment()).into_iter().rev();
         ReplicaSetStatus {
             name: id.clone(),
+            role: sharding::role(state, id, &AgentWord::default()),
             node: Some(record.node.0),
             incarnation: record.incarnation,
             phase: record.phase,
@@ -97,7 +103,9 @@ impl Backup {
             applied: None,
             lag_seconds: None,
             restorable: ranges.last().copied(),
-            last_snapshot: views.into_iter().find(|s| s.complete && s.replica_set == *id),
+            last_snapshot: views
+                .into_iter()
+                .find(|s| s.complete && (s.replica_set == *id || s.members.contains(id))),
             scan: None,
             problem: record.problem.clone(),
             agent: None,
@@ -125,9 +133,10 @@ impl Backup {
             .zip(word.source_last)
             .map(|(tip, source)| u64::from(source.ts.seconds().saturating_sub(tip.ts.seconds())));
         let problem = record.problem.clone().or_else(|| set.board.trouble());
-        let active = state.deployments.get(id.deployment()).is_some_and(|d| d.active);
+        let streamed = member_of(&state, id).is_none_or(|member| !member.removed);
+        let active = streamed && state.deployments.get(id.deployment()).is_some_and(|d| d.active);
         let problem = problem.or_else(|| word.fault.as_ref().map(fault_in_words)).or_else(|| {
-            // Of a deployment that was stopped nothing is expected.
+            // Of a deployment that was stopped, or a shard that left its cluster, nothing is expected.
             let silent = agent
                 .as_ref()
                 .filter(|a| active && a.seen_seconds_ago > AGENT_SILENT_SECONDS)?;
@@ -137,6 +146,7 @@ impl Backup {
             ))
         });
         Ok(ReplicaSetStatus {
+            role: sharding::role(&state, id, &word),
             applied: set.board.applied().map(|a| a.ts.into()),
             lag_seconds,
             scan: word.scan,
@@ -154,13 +164,15 @@ impl Backup {
             .into_iter()
             .filter_map(|set| Some((set.clone(), keeping::plan(&state, &set, self.now_ms())?)))
             .collect();
-        let mut views: Vec<_> = of_deployment
+        let views: Vec<_> = of_deployment
             .map(|((set, id), s)| {
                 let mut view = snapshot_view(&state, set, id, s);
                 explain(&mut view, plans.get(set));
                 (s.asked_ms, view)
             })
             .collect();
+        let mut views = checkpoints::joined(views, &state);
+        views.extend(checkpoints::open_views(&state, name));
         views.sort_by(|a, b| (a.0, &a.1.id).cmp(&(b.0, &b.1.id)));
         views.into_iter().map(|(_, view)| view).collect()
     }
@@ -187,11 +199,15 @@ impl Backup {
         }
         // One that went meanwhile is not offered.
         snapshots.retain(|view| {
-            state
-                .snapshots
-                .contains_key(&(view.replica_set.clone(), view.id.clone()))
+            let of = view.members.first().unwrap_or(&view.replica_set);
+            !view.complete || state.snapshots.contains_key(&(of.clone(), view.id.clone()))
         });
-        Ok(Timeline { ranges, snapshots })
+        let whole_cluster = sharding::whole_cluster(&state, name, &ranges);
+        Ok(Timeline {
+            ranges,
+            snapshots,
+            whole_cluster,
+        })
     }
 
     pub(crate) async fn status_view(&self) -> Result<Status, Refusal> {
@@ -208,6 +224,7 @@ impl Backup {
             }
             replica_sets.push(status);
         }
+        alerts.extend(checkpoints::newest_failed(&state));
         let faults: Result<Vec<DeploymentFault>, Refusal> = self.at_leader_soon(Ask::Faults).await;
         for DeploymentFault { deployment, fault } in faults.unwrap_or_else(|_| self.node.deployment_faults()) {
             alerts.push(format!("{deployment}: {}", fault_in_words(&fault)));
@@ -286,6 +303,7 @@ fn snapshot_view(state: &State, set: &ReplicaSetId, id: &SnapshotId, snapshot: &
         damaged: state
             .damage_of(set, id)
             .map(|(object, damage)| format!("{object}: {}", damage.detail)),
+        members: Vec::new(),
     }
 }
 

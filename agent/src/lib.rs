@@ -20,6 +20,7 @@ pub mod orders;
 pub mod poll;
 pub mod scan;
 pub mod settings;
+pub mod sharding;
 pub mod shipping;
 pub mod slicer;
 pub mod source;

@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 
-use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
+use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc};
 use headwater_model::{Optime, Ts, limits};
-use headwater_protocol::agent::{FetchRequest, PollRequest, ScanProgress, StreamFault};
+use headwater_protocol::agent::{FetchRequest, NoteOrder, Noted, PollRequest, ScanProgress, StreamFault};
 use headwater_protocol::frame::{self, FrameKind};
 use headwater_protocol::slices::DocumentsHeader;
 
@@ -24,6 +24,7 @@ struct Told {
     source_last: Option<Optime>,
     scan: Option<ScanProgress>,
     fault: Option<StreamFault>,
+    noted: Option<Noted>,
 }
 
 impl Status {
@@ -72,6 +73,7 @@ pub async fn run(conversation: &Conversation) -> Result<Infallible, End> {
             source_last: told.source_last,
             scan: told.scan,
             fault: told.fault,
+            noted: told.noted,
         };
         let reply = conversation.service.poll(&conversation.set, &request).await?;
         if reply.reopen {
@@ -80,7 +82,52 @@ pub async fn run(conversation: &Conversation) -> Result<Infallible, End> {
         for request in reply.fetch {
             answer(conversation, request).await?;
         }
+        if let Some(order) = reply.note
+            && let Some(noted) = note(conversation, &order).await
+        {
+            let is_late_enough = noted.at >= order.at_least;
+            conversation.status.change(|told| told.noted = Some(noted));
+            if is_late_enough {
+                // Heads stand still until it is told.
+                continue;
+            }
+        }
         tokio::time::sleep(conversation.settings.poll_every).await;
+    }
+}
+
+/// How long a majority may take to commit a note before it is asked for again.
+const NOTE_WITHIN_MS: i32 = 5_000;
+
+/// Writes a note for a checkpoint, unless the one that was written for it lies late enough. `None`: nothing new to tell.
+async fn note(conversation: &Conversation, order: &NoteOrder) -> Option<Noted> {
+    let known = conversation.status.told().noted;
+    if known.is_some_and(|noted| noted.checkpoint == order.checkpoint && noted.at >= order.at_least) {
+        return None;
+    }
+    let command = doc! {
+        "appendOplogNote": 1, "data": { "headwater": order.checkpoint.as_str() },
+        "writeConcern": { "w": "majority", "wtimeout": NOTE_WITHIN_MS },
+    };
+    let reply = match conversation.source.primary().await {
+        Ok((primary, _)) => primary.command("admin", command).await,
+        Err(error) => Err(error),
+    };
+    let at = match &reply {
+        // Not committed by a majority: it may be rolled back.
+        Ok(reply) if reply.contains_key("writeConcernError") => None,
+        Ok(reply) => reply.get_timestamp("operationTime").ok(),
+        Err(_) => None,
+    };
+    match at {
+        Some(at) => Some(Noted {
+            checkpoint: order.checkpoint.clone(),
+            at: Ts::from(at),
+        }),
+        None => {
+            tracing::warn!(set = %conversation.set, ?reply, "a note for a checkpoint was not written; it is tried again");
+            None
+        }
     }
 }
 

@@ -7,18 +7,16 @@ use std::time::Duration;
 
 use headwater_host::Host;
 use headwater_model::{Incarnation, ReplicaSetId};
-use headwater_protocol::agent::{
-    DeploymentOrder, OpenReply, OpenRequest, PollRequest, Refusal, RefusalKind, StreamFault,
-};
+use headwater_protocol::agent::{OpenReply, OpenRequest, PollRequest, Refusal, RefusalKind, StreamFault};
 
 use crate::backoff::Backoff;
-use crate::orders::Faults;
+use crate::orders::{StreamOrder, Tidings};
 use crate::poll::{self, Status};
 use crate::settings::AgentSettings;
 use crate::shipping::Service;
 use crate::source::oplog::Sight;
 use crate::source::{Connect, Hello, Node, Source, SourceError, privileges};
-use crate::{scan, tail};
+use crate::{scan, sharding, tail};
 
 /// What all parts of one conversation share.
 pub struct Conversation {
@@ -73,15 +71,15 @@ pub async fn run(
     settings: Arc<AgentSettings>,
     service: Service,
     connect: Arc<dyn Connect>,
-    faults: Faults,
-    order: DeploymentOrder,
+    tidings: Tidings,
+    order: StreamOrder,
 ) -> Infallible {
     let mut stream = Stream {
         host,
         settings,
         service,
         connect,
-        faults,
+        tidings,
         order,
         known: None,
     };
@@ -119,8 +117,8 @@ struct Stream {
     settings: Arc<AgentSettings>,
     service: Service,
     connect: Arc<dyn Connect>,
-    faults: Faults,
-    order: DeploymentOrder,
+    tidings: Tidings,
+    order: StreamOrder,
     /// What faults are reported under once the stream was opened.
     known: Option<(ReplicaSetId, Incarnation)>,
 }
@@ -136,13 +134,16 @@ impl Stream {
     async fn conversation(&mut self) -> Result<Infallible, End> {
         let source = Source::connect(&*self.connect, &self.order.uri, self.settings.source_timeout).await?;
         let (node, hello) = source.reader().await?;
+        if self.order.member.is_none() && (hello.router || hello.config_server) {
+            return self.look_at_cluster(&source).await;
+        }
         let set = self.named(&hello)?;
         if let Some(fault) = privileges::check(&node).await? {
             return Err(End::Fault(fault));
         }
         let (request, reply) = self.open(&set, &node).await?;
         self.known = Some((set.clone(), reply.incarnation));
-        self.faults.set(&self.order.deployment, None);
+        self.tidings.fault(&self.order, None);
         let conversation = Conversation {
             host: self.host.clone(),
             settings: self.settings.clone(),
@@ -164,12 +165,6 @@ impl Stream {
                 cure: cure.to_owned(),
             })
         };
-        if hello.router {
-            return Err(refused(
-                "the source is a mongos",
-                "add each shard and the config servers as replica sets, with connection strings to their own members",
-            ));
-        }
         let Some(set) = &hello.set else {
             return Err(refused(
                 "the source is a standalone server: it has no oplog",
@@ -181,6 +176,10 @@ impl Stream {
                 "the member answers but holds no data: it is an arbiter, starting or removed",
                 "name other members in the deployment's connection string, or wait until it is a secondary",
             ));
+        }
+        if let Some(member) = self.order.member.as_ref().filter(|member| *member != set) {
+            let detail = format!("the servers that the cluster names as replica set {member} call themselves {set}");
+            return Err(refused(&detail, "correct the shard's host in config.shards"));
         }
         ReplicaSetId::new(self.order.deployment.clone(), set)
             .map_err(|e| refused(&e.to_string(), "a replica set with such a name cannot be protected"))
@@ -194,7 +193,15 @@ impl Stream {
             oplog_first: node.oldest().await?,
             oplog_last: node.newest(Sight::Majority).await?,
             members: node.hello().await?.members,
+            shard: sharding::identity(node).await?,
         };
+        if let (Some(shard), None) = (&request.shard, &self.order.member) {
+            tracing::warn!(
+                %set, shard,
+                "this replica set is a shard; protected by itself it is not restored consistently with the others: add its \
+                 cluster by a connection string to the config servers or to a mongos"
+            );
+        }
         let reply = self.service.open(set, &request).await?;
         tracing::info!(
             %set, incarnation = %reply.incarnation, server = node.address(), sync = reply.sync.is_some(),
@@ -203,10 +210,20 @@ impl Stream {
         Ok((request, reply))
     }
 
+    /// Looks again and again how the cluster is made up. Its members are streamed once the service orders it.
+    async fn look_at_cluster(&self, source: &Source) -> Result<Infallible, End> {
+        loop {
+            let report = sharding::look(source, &self.order.deployment).await?;
+            self.tidings.fault(&self.order, None);
+            self.tidings.cluster(report);
+            tokio::time::sleep(sharding::LOOK_EVERY).await;
+        }
+    }
+
     /// Tells the service about a fault until it wants something else or it is time to look again.
     async fn report(&mut self, fault: StreamFault) {
         let Some((set, incarnation)) = self.known.clone() else {
-            self.faults.set(&self.order.deployment, Some(fault));
+            self.tidings.fault(&self.order, Some(fault));
             return tokio::time::sleep(FAULT_PAUSE).await;
         };
         let request = PollRequest {
@@ -215,6 +232,7 @@ impl Stream {
             source_last: None,
             scan: None,
             fault: Some(fault),
+            noted: None,
         };
         let until = tokio::time::Instant::now() + FAULT_PAUSE;
         while tokio::time::Instant::now() < until {

@@ -13,6 +13,7 @@ use crate::apply::{Answer, shorten};
 use crate::command::{Command, RefusalKind, Response};
 use crate::integrity::CheckKind;
 use crate::placement::Sight;
+use crate::sharding;
 use crate::state::{NodeId, State};
 
 /// An alert that began.
@@ -127,7 +128,9 @@ pub fn evaluate(state: &State, sights: &Sights, limits: &Thresholds, now_ms: i64
                 text,
             });
         };
-        if let Some(sight) = sights.sets.get(set) {
+        // A shard that left its cluster is silent for good.
+        let left = sharding::member_of(state, set).is_some_and(|member| member.removed);
+        if let Some(sight) = sights.sets.get(set).filter(|_| !left) {
             of_sight(
                 record.phase == headwater_model::Phase::Complete,
                 sight,
@@ -136,7 +139,9 @@ pub fn evaluate(state: &State, sights: &Sights, limits: &Thresholds, now_ms: i64
                 &mut say,
             );
         }
-        of_snapshots(state, set, deployment.schedule.timetable.interval_s, now_ms, &mut say);
+        if !left {
+            of_snapshots(state, set, deployment.schedule.timetable.interval_s, now_ms, &mut say);
+        }
         of_integrity(state, set, limits, now_ms, &mut say);
     }
     for (node, sight) in &sights.nodes {

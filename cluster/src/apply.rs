@@ -6,8 +6,8 @@
 use crate::command::{Command, Response};
 use crate::state::State;
 use crate::{
-    alerts, catalog, deployments, grooms, integrity, keeping, keys, leases, nodes, replica_sets, restores, schedules,
-    snapshots,
+    alerts, catalog, checkpoints, deployments, grooms, integrity, keeping, keys, leases, nodes, replica_sets, restores,
+    schedules, sharding, snapshots,
 };
 
 /// Carries out `command`. A refusal changes nothing.
@@ -156,6 +156,27 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
         Command::AlertTold { id, begun_ms, end } => alerts::told(state, id, *begun_ms, *end),
         Command::RewrapKey { name, key } => deployments::rewrap(state, name, key),
         Command::Recover { piece } => catalog::take_in(state, piece),
+        Command::SetSharding {
+            name,
+            found,
+            interval_s,
+        } => sharding::set(state, name, found, *interval_s),
+        Command::OpenCheckpoint {
+            name,
+            id,
+            reason,
+            asked_ms,
+        } => checkpoints::open(state, name, id, reason, *asked_ms),
+        Command::NoteCheckpoint { set, id, epoch, at } => checkpoints::note(state, set, id, *epoch, *at),
+        Command::CutCheckpoint {
+            set,
+            id,
+            epoch,
+            image,
+            stored_bytes,
+            completed_ms,
+        } => checkpoints::cut(state, set, id, *epoch, image, *stored_bytes, *completed_ms),
+        Command::FailCheckpoint { name, id, why } => checkpoints::fail(state, name, id, why),
     }
 }
 

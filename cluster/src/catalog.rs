@@ -203,6 +203,7 @@ pub fn unknown_deployment(now_ms: i64) -> Option<Deployment> {
         created_ms: now_ms,
         schedule,
         key: None,
+        sharding: None,
     })
 }
 

@@ -12,6 +12,7 @@ use crate::keys::KeyRole;
 use crate::replica_sets::ImageRef;
 use crate::restores::RestoreState;
 use crate::retention::Retention;
+use crate::sharding::Sharding;
 use crate::state::NodeId;
 use crate::timetable::ReferenceTime;
 
@@ -441,6 +442,61 @@ pub enum Command {
     Recover {
         /// What.
         piece: Box<Piece>,
+    },
+    /// Makes known what an agent found: the deployment is a sharded cluster with these members.
+    SetSharding {
+        /// Which.
+        name: DeploymentName,
+        /// Its present members.
+        found: Sharding,
+        /// Time between checkpoints from now on, in seconds; `None` leaves it.
+        interval_s: Option<u64>,
+    },
+    /// Begins a checkpoint of a sharded cluster: from now on no head of it goes beyond its note.
+    OpenCheckpoint {
+        /// Of which.
+        name: DeploymentName,
+        /// What the snapshots of all members will be called.
+        id: SnapshotId,
+        /// `schedule` or `demand`.
+        reason: String,
+        /// By the submitter's clock, milliseconds since 1970.
+        asked_ms: i64,
+    },
+    /// A note is in the oplog of one member, committed by its majority.
+    NoteCheckpoint {
+        /// Which member.
+        set: ReplicaSetId,
+        /// Which checkpoint.
+        id: SnapshotId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// Where it lies.
+        at: Ts,
+    },
+    /// The image of one member at the cut is durable. With the last one every member gets its snapshot.
+    CutCheckpoint {
+        /// Which member.
+        set: ReplicaSetId,
+        /// Which checkpoint.
+        id: SnapshotId,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// What it holds.
+        image: ImageRef,
+        /// Bytes newly stored for it.
+        stored_bytes: u64,
+        /// By the owner's clock, milliseconds since 1970.
+        completed_ms: i64,
+    },
+    /// There will be no such checkpoint.
+    FailCheckpoint {
+        /// Of which.
+        name: DeploymentName,
+        /// Which checkpoint.
+        id: SnapshotId,
+        /// For users; cut at [`headwater_model::limits::PROBLEM_MAX_BYTES`].
+        why: String,
     },
 }
 

@@ -7,6 +7,7 @@ use crate::apply::Answer;
 use crate::command::{RefusalKind, Response};
 use crate::restores::{self};
 use crate::schedules::{self, Schedule};
+use crate::sharding::Sharding;
 use crate::state::State;
 use crate::timetable::Timetable;
 
@@ -23,6 +24,8 @@ pub struct Deployment {
     pub schedule: Schedule,
     /// What everything of it in the store is sealed with; `None` for a deployment that is not encrypted.
     pub key: Option<WrappedKey>,
+    /// Its members, when it is a sharded cluster; known once an agent has looked.
+    pub sharding: Option<Sharding>,
 }
 
 pub(crate) fn add(
@@ -52,7 +55,8 @@ pub(crate) fn add(
         // The key that is known stays: something may be sealed with it.
         Some(known)
             if known.uri == uri
-                && known.schedule.timetable.interval_s == interval
+                // A cluster that was added without an interval has one of its own.
+                && (known.schedule.timetable.interval_s == interval || known.sharding.is_some())
                 && known.key.is_some() == key.is_some() =>
         {
             return Ok(Response::Done);
@@ -87,6 +91,7 @@ pub(crate) fn add(
         created_ms,
         schedule,
         key: key.cloned(),
+        sharding: None,
     };
     state.deployments.insert(name.clone(), deployment);
     Ok(Response::Done)
@@ -109,6 +114,7 @@ pub(crate) fn remove(state: &mut State, name: &DeploymentName) -> Answer {
     state.snapshots.retain(|(set, _), _| set.deployment() != name);
     state.oplog_floors.retain(|(set, _), _| set.deployment() != name);
     state.grooms.retain(|set, _| set.deployment() != name);
+    state.checkpoints.remove(name);
     restores::fail_all_of(state, name);
     Ok(Response::Done)
 }

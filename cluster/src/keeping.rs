@@ -6,6 +6,7 @@
 use headwater_model::{Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotId, Ts};
 
 use crate::apply::Answer;
+use crate::checkpoints;
 use crate::command::{RefusalKind, Response};
 use crate::replica_sets::{self, ImageRef, check_epoch};
 use crate::restores::RestoreState;
@@ -13,12 +14,13 @@ use crate::retention::{self, HeadAt, Held, Reason, RetentionPlan};
 use crate::snapshots::not_found;
 use crate::state::State;
 
-/// The images that running restores of the replica set begin with.
+/// The images that running restores of the replica set begin with, and the one that waits for the others of its checkpoint.
 pub fn used<'a>(state: &'a State, set: &'a ReplicaSetId) -> impl Iterator<Item = &'a ImageRef> {
     let running = state.restores.values().filter(|r| r.state == RestoreState::Running);
     running
         .filter(move |restore| restore.replica_set == *set)
         .filter_map(|restore| restore.uses.as_ref())
+        .chain(checkpoints::images(state, set))
 }
 
 /// The complete snapshots of a replica set as retention sees them.
@@ -119,12 +121,19 @@ pub(crate) fn expire(state: &mut State, set: &ReplicaSetId, id: &SnapshotId, epo
     if !state.snapshots.contains_key(&key) {
         return Err(not_found(set, id));
     }
-    let plan = plan(state, set, now_ms).unwrap_or_default();
-    if plan.dropped.contains(id) {
-        state.snapshots.remove(&key);
+    // Snapshots of one checkpoint go together, when none of them is needed any more.
+    let mut plan_of_one = RetentionPlan::default();
+    for (member, _) in checkpoints::siblings(state, set, id) {
+        plan_of_one = plan(state, &member, now_ms).unwrap_or_default();
+        if !plan_of_one.dropped.contains(id) {
+            break;
+        }
+    }
+    if plan_of_one.dropped.contains(id) {
+        checkpoints::remove_together(state, set, id);
         return Ok(Response::Done);
     }
-    let reasons = plan.kept.iter().find(|(kept, _)| kept == id);
+    let reasons = plan_of_one.kept.iter().find(|(kept, _)| kept == id);
     let reasons = reasons.map_or_else(
         || "it is not complete".to_owned(),
         |(_, reasons)| {

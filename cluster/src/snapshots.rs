@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use headwater_model::{Epoch, Incarnation, Phase, ReplicaSetId, SnapshotId, limits};
+use headwater_model::{DeploymentName, Epoch, Incarnation, Phase, ReplicaSetId, SnapshotId, Ts, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Answer;
+use crate::checkpoints;
 use crate::command::{RefusalKind, Response};
 use crate::replica_sets::{self, ImageRef, check_epoch, check_image, check_incarnation};
 use crate::retention::{Retention, Stamp, Tier, stamp};
@@ -32,10 +33,14 @@ pub struct Snapshot {
     pub expires_ms: Option<i64>,
     /// A user's wish that it stays whatever its date.
     pub keep: bool,
+    /// The cluster time that it shows together with the snapshots of the same id of all members of its sharded cluster;
+    /// `None` for one that stands for itself.
+    #[serde(default)]
+    pub checkpoint: Option<Ts>,
 }
 
 /// The reason of a snapshot that a user asked for. It is no part of the schedule and never promoted.
-const DEMAND: &str = "demand";
+pub(crate) const DEMAND: &str = "demand";
 
 pub(crate) fn request(
     state: &mut State,
@@ -86,6 +91,7 @@ pub(crate) fn request(
         tiers: BTreeSet::new(),
         expires_ms: None,
         keep: false,
+        checkpoint: None,
     };
     state.snapshots.insert(key, snapshot);
     Ok(Response::Done)
@@ -143,6 +149,24 @@ fn stamp_of(state: &State, set: &ReplicaSetId, id: &SnapshotId, completed_ms: i6
     )
 }
 
+/// What the snapshots of a checkpoint get: all the same, so that they stay and go together. Reckoned among the checkpoints.
+pub(crate) fn stamp_of_checkpoint(state: &State, name: &DeploymentName, reason: &str, completed_ms: i64) -> Stamp {
+    let retention = state
+        .deployments
+        .get(name)
+        .map_or_else(Retention::default, |d| d.schedule.retention);
+    if reason == DEMAND {
+        return Stamp::base_only(&retention, completed_ms);
+    }
+    let others = state.snapshots.iter().filter(|((of, _), _)| of.deployment() == name);
+    let scheduled = others.filter(|(_, other)| other.checkpoint.is_some() && other.reason != DEMAND);
+    stamp(
+        &retention,
+        scheduled.filter_map(|(_, other)| other.completed_ms),
+        completed_ms,
+    )
+}
+
 pub(crate) fn update(
     state: &mut State,
     set: &ReplicaSetId,
@@ -150,10 +174,15 @@ pub(crate) fn update(
     keep: bool,
     expires_ms: Option<i64>,
 ) -> Answer {
-    let snapshot = state.snapshots.get_mut(&(set.clone(), id.clone()));
-    let snapshot = snapshot.ok_or_else(|| not_found(set, id))?;
-    snapshot.keep = keep;
-    snapshot.expires_ms = expires_ms;
+    if !state.snapshots.contains_key(&(set.clone(), id.clone())) {
+        return Err(not_found(set, id));
+    }
+    for key in checkpoints::siblings(state, set, id) {
+        if let Some(snapshot) = state.snapshots.get_mut(&key) {
+            snapshot.keep = keep;
+            snapshot.expires_ms = expires_ms;
+        }
+    }
     Ok(Response::Done)
 }
 
@@ -162,10 +191,11 @@ pub(crate) fn not_found(set: &ReplicaSetId, id: &SnapshotId) -> Response {
 }
 
 pub(crate) fn drop_snapshot(state: &mut State, set: &ReplicaSetId, id: &SnapshotId) -> Answer {
-    match state.snapshots.remove(&(set.clone(), id.clone())) {
-        Some(_) => Ok(Response::Done),
-        None => Err(not_found(set, id)),
+    if !state.snapshots.contains_key(&(set.clone(), id.clone())) {
+        return Err(not_found(set, id));
     }
+    checkpoints::remove_together(state, set, id);
+    Ok(Response::Done)
 }
 
 pub(crate) fn schedule(state: &mut State, set: &ReplicaSetId, next_ms: Option<i64>) -> Answer {

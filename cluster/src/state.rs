@@ -9,6 +9,7 @@ use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, ReplicaSetId, 
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::Alert;
+use crate::checkpoints::Checkpoints;
 use crate::deployments::Deployment;
 use crate::grooms::Grooming;
 use crate::integrity::Integrity;
@@ -70,6 +71,8 @@ pub struct State {
     pub alerts: BTreeMap<String, Alert>,
     /// How often the store of this cluster was recovered from a total loss.
     pub recoveries: u64,
+    /// Checkpoints of sharded clusters.
+    pub checkpoints: BTreeMap<DeploymentName, Checkpoints>,
     /// Whether a recovery is taking in what the store says.
     pub recovering: bool,
 }

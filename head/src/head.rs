@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_model::{CollectionUuid, Optime};
+use headwater_model::{CollectionUuid, Optime, Ts};
 use headwater_oplog::effect::Effect;
 use headwater_oplog::entry;
-use headwater_oplog::interpret::Interpreter;
+use headwater_oplog::interpret::{Interpreter, Outlook};
 use headwater_oplog::key::DocumentKey;
 use headwater_oplog::record::{Record, Settled};
 use headwater_oplog::version::SourceVersion;
@@ -159,6 +159,31 @@ impl Head {
         }
         self.applied = at;
         Ok(at)
+    }
+
+    /// What must be seen of the entries after this cluster time to know which of the transactions that are prepared now
+    /// belong to it. The head has applied everything up to there.
+    pub fn outlook(&self, cut: Ts) -> Outlook {
+        self.interpreter.outlook(cut)
+    }
+
+    /// Lets commits take effect that lie after [`Head::applied`] and belong to a cut before them; when their turn comes they
+    /// do nothing. Until then the head shows that cut, and [`Head::is_ahead`].
+    pub fn commit_early(&mut self, commits: &[Bytes]) -> Result<(), HeadFault> {
+        if self.broken {
+            return Err(HeadFault::Broken);
+        }
+        for entry in commits {
+            let mut effects = Vec::new();
+            self.interpreter.commit_early(entry, &mut effects)?;
+            self.apply_effects(self.applied, &mut effects)?;
+        }
+        Ok(())
+    }
+
+    /// Whether commits took effect whose turn has not come: the head then shows a cluster time after [`Head::applied`].
+    pub fn is_ahead(&self) -> bool {
+        self.interpreter.is_ahead()
     }
 
     /// The last entry applied.

@@ -5,10 +5,11 @@
 
 mod command;
 mod crud;
+mod outlook;
 mod transactions;
 
 use bytes::Bytes;
-use headwater_model::Optime;
+use headwater_model::{Optime, Ts};
 
 use crate::diff::{DiffFault, NameOrder};
 use crate::effect::Effect;
@@ -16,6 +17,7 @@ use crate::entry::{Entry, Op, position};
 use crate::raw::BsonFault;
 use crate::version::SourceVersion;
 
+pub use outlook::Outlook;
 use transactions::OpenTransactions;
 
 /// An entry that cannot be followed. Nothing of it was applied. The copy is good up to the entry before; to go on, the
@@ -86,7 +88,12 @@ impl Interpreter {
     pub fn resume(version: SourceVersion, open_entries: Vec<Bytes>) -> Result<Self, EntryFault> {
         let mut interpreter = Interpreter::new(version);
         for entry in &open_entries {
-            interpreter.remember(entry)?;
+            let read = Entry::read(entry).map_err(|fault| unreadable(entry, fault))?;
+            // A commit is kept only when it took effect before its turn.
+            match read.command().is_ok_and(|command| command.name == b"commitTransaction") {
+                true => interpreter.open.note_early(entry, &read),
+                false => _ = interpreter.remember(entry)?,
+            }
         }
         Ok(interpreter)
     }
@@ -129,12 +136,44 @@ impl Interpreter {
         Ok(read.position)
     }
 
+    /// What must be seen of the entries after this cluster time to know which of the transactions that are prepared now
+    /// belong to it.
+    pub fn outlook(&self, cut: Ts) -> Outlook {
+        Outlook::new(cut, self.open.prepared())
+    }
+
+    /// Appends what a commit does before its turn comes, for a cut that it belongs to; when its turn comes it does nothing.
+    pub fn commit_early(&mut self, entry: &Bytes, effects: &mut Vec<Effect>) -> Result<(), EntryFault> {
+        let before = effects.len();
+        let read = Entry::read(entry).map_err(|fault| unreadable(entry, fault))?;
+        let mut done = || -> Result<(), EntryProblem> {
+            for part in self.open.decided_by(entry, &read)? {
+                self.apply_ops(&part, effects)?;
+            }
+            Ok(())
+        };
+        done().map_err(|what| {
+            effects.truncate(before);
+            EntryFault {
+                at: read.position,
+                what,
+            }
+        })?;
+        self.open.note_early(entry, &read);
+        Ok(())
+    }
+
+    /// Whether a commit took effect before its turn, which has not come yet.
+    pub fn is_ahead(&self) -> bool {
+        self.open.is_ahead()
+    }
+
     /// The oldest entry of a transaction that is still undecided.
     pub fn oldest_open(&self) -> Option<Optime> {
         self.open.oldest()
     }
 
-    /// All entries of undecided transactions, in the order of the oplog.
+    /// All entries of undecided transactions, in the order of the oplog, and the commits that took effect early.
     pub fn open_entries(&self) -> Vec<Bytes> {
         self.open.entries()
     }

@@ -94,6 +94,9 @@ pub struct DeploymentView {
     pub name: DeploymentName,
     /// The source, without credentials.
     pub uri: String,
+    /// `replica set` or `sharded cluster`.
+    #[serde(default)]
+    pub kind: String,
     /// Whether it is streamed.
     pub state: DeploymentState,
     /// Seconds between scheduled snapshots.
@@ -129,6 +132,9 @@ pub struct Rewrapped {
 pub struct ReplicaSetStatus {
     /// `deployment/set`.
     pub name: ReplicaSetId,
+    /// What it is in its sharded cluster, in words; `None` for a replica set that is none.
+    #[serde(default)]
+    pub role: Option<String>,
     /// The node that owns it.
     #[serde(default)]
     pub node: Option<u64>,
@@ -219,6 +225,10 @@ pub struct SnapshotView {
     /// What keeps it from being restored whole; `None` when nothing is known to.
     #[serde(default)]
     pub damaged: Option<String>,
+    /// The replica sets of a sharded cluster that it shows together, at one cluster time; none for a snapshot of one replica
+    /// set.
+    #[serde(default)]
+    pub members: Vec<ReplicaSetId>,
 }
 
 /// What can be restored of a deployment.
@@ -228,6 +238,9 @@ pub struct Timeline {
     pub ranges: Vec<TimelineRange>,
     /// Snapshots, oldest first.
     pub snapshots: Vec<SnapshotView>,
+    /// Of a sharded cluster: the cluster times at which every present member can be restored.
+    #[serde(default)]
+    pub whole_cluster: Vec<Range>,
 }
 
 /// One proven range.

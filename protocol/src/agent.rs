@@ -14,7 +14,7 @@
 //! Every request carries `Authorization: Bearer KEY`. An answer other than 2xx carries a [`Refusal`].
 //! An acknowledgement means: durable. Sending the same thing again is harmless and gives the same answer.
 
-use headwater_model::{CollectionUuid, DeploymentName, Incarnation, Optime, ReplicaSetId};
+use headwater_model::{CollectionUuid, DeploymentName, Incarnation, Optime, ReplicaSetId, SnapshotId, Ts};
 use serde::{Deserialize, Serialize};
 
 use crate::slices::{PartProgress, optime_bson};
@@ -31,6 +31,31 @@ pub struct OrdersRequest {
     /// What hinders it from even finding the replica set of a deployment; empty when all is well.
     #[serde(default)]
     pub faults: Vec<DeploymentFault>,
+    /// The sharded clusters it has looked at.
+    #[serde(default)]
+    pub clusters: Vec<ClusterReport>,
+}
+
+/// A sharded cluster as its config servers describe it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterReport {
+    /// Which deployment.
+    pub deployment: DeploymentName,
+    /// `config.version.clusterId` in hexadecimal.
+    pub cluster: String,
+    /// Its config servers and shards.
+    pub members: Vec<MemberReport>,
+}
+
+/// A replica set of a sharded cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberReport {
+    /// The replica set's name.
+    pub set: String,
+    /// The shard's name; `None` for the config servers.
+    pub shard: Option<String>,
+    /// Its members, `host:port`.
+    pub hosts: Vec<String>,
 }
 
 /// A fault before the replica set's name is known.
@@ -56,6 +81,19 @@ pub struct DeploymentOrder {
     pub deployment: DeploymentName,
     /// The connection string, with credentials: never to be logged.
     pub uri: String,
+    /// The members of a sharded cluster, each of which is a stream of its own; none for a replica set, and as long as
+    /// nobody knows that it is a cluster.
+    #[serde(default)]
+    pub members: Vec<MemberOrder>,
+}
+
+/// A replica set of a sharded cluster to stream, with the options and the login of the deployment's connection string.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberOrder {
+    /// The replica set's name.
+    pub set: String,
+    /// Where it is reached, `host:port`.
+    pub hosts: Vec<String>,
 }
 
 /// What the agent found at the source.
@@ -74,6 +112,9 @@ pub struct OpenRequest {
     /// The set's members as its own configuration names them, `host:port`.
     #[serde(default)]
     pub members: Vec<String>,
+    /// The name of the shard that the replica set says it is.
+    #[serde(default)]
+    pub shard: Option<String>,
 }
 
 /// What to do with the stream. Asked for again after every connection loss and refusal.
@@ -188,6 +229,27 @@ pub struct PollRequest {
     pub scan: Option<ScanProgress>,
     /// A fault that needs the service or the user.
     pub fault: Option<StreamFault>,
+    /// The last note that was written for a checkpoint.
+    #[serde(default)]
+    pub noted: Option<Noted>,
+}
+
+/// A note in the source's oplog, committed by its majority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Noted {
+    /// For which checkpoint.
+    pub checkpoint: SnapshotId,
+    /// Where it lies.
+    pub at: Ts,
+}
+
+/// A note to write into the source's oplog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteOrder {
+    /// For which checkpoint.
+    pub checkpoint: SnapshotId,
+    /// It must lie here or later: one that came to lie earlier is followed by another.
+    pub at_least: Ts,
 }
 
 /// How far the scan is.
@@ -233,6 +295,9 @@ pub struct PollReply {
     pub reopen: bool,
     /// Documents to read at the source.
     pub fetch: Vec<FetchRequest>,
+    /// A note to write.
+    #[serde(default)]
+    pub note: Option<NoteOrder>,
 }
 
 /// Documents that the oplog changes but the scan did not bring.

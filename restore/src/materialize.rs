@@ -98,23 +98,35 @@ impl Blocks for Overlay {
     }
 }
 
+/// To which instant a transaction belongs that was prepared before and is committed after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prepared {
+    /// To that of its commit's entry: an instant is a place in the oplog.
+    AtEntry,
+    /// To its `commitTimestamp`: an instant is a time of a sharded cluster, the same for all members.
+    AtCommitTime,
+}
+
 /// All collections at one instant.
 pub struct AtT {
     head: Head,
     collections: Vec<CollectionAtT>,
     source_version: String,
+    undecided: usize,
 }
 
 /// Opens `image` and applies the oplog after it up to and including `until`. What does not fit into memory on the way goes
 /// to `scratch`. `applied` is told after every slice how far it is.
 ///
-/// `oplog` may be `None` when `until` is the instant of the image itself.
+/// `oplog` may be `None` when `until` is the instant of the image itself. With
+/// [`Prepared::AtCommitTime`] it is read beyond `until` until transactions that were prepared by then are decided.
 pub async fn materialize(
     repository: Arc<dyn Blocks>,
     scratch: Arc<dyn Blocks>,
     image: Image,
     oplog: Option<&Arc<OplogStore>>,
     until: Ts,
+    prepared: Prepared,
     mut applied: impl FnMut(Optime) + Send,
 ) -> Result<AtT, MaterializeFault> {
     if image.consistent_from.is_none_or(|from| image.applied < from) {
@@ -138,6 +150,11 @@ pub async fn materialize(
         }
         apply(&mut head, &blocks, oplog, until, &mut applied).await?;
     }
+    let undecided = match (prepared, oplog) {
+        (Prepared::AtCommitTime, Some(oplog)) => decide(&mut head, oplog, until).await?,
+        (Prepared::AtCommitTime, None) => head.outlook(until).undecided(),
+        (Prepared::AtEntry, _) => 0,
+    };
     head.trim_capped(0).await?;
     // Readers of a head keep what is in memory; they are to keep little.
     spill(&mut head, &blocks).await?;
@@ -146,6 +163,7 @@ pub async fn materialize(
         head,
         collections,
         source_version,
+        undecided,
     })
 }
 
@@ -186,6 +204,32 @@ async fn apply(
         tip: reader.position().ts,
         until,
     })
+}
+
+/// Lets the transactions take effect that were prepared at or before `until` and commit there, wherever their commits lie.
+/// Gives how many are not decided in what is stored: they do not count as committed.
+async fn decide(head: &mut Head, oplog: &Arc<OplogStore>, until: Ts) -> Result<usize, MaterializeFault> {
+    let mut outlook = head.outlook(until);
+    let mut reader = oplog.read(head.applied());
+    while outlook.undecided() > 0
+        && let Some(slice) = reader.next().await?
+    {
+        for raw in documents(&slice.payload) {
+            let unreadable = |detail: String| MaterializeFault::Entry {
+                after: head.applied(),
+                detail,
+            };
+            let raw = raw.map_err(|e| unreadable(e.to_string()))?;
+            let at = entry::position(raw).map_err(|e| unreadable(e.to_string()))?;
+            if at.ts > until {
+                let seen = outlook.see(&slice.payload.slice_ref(raw));
+                seen.map_err(|e| unreadable(e.to_string()))?;
+            }
+        }
+    }
+    let undecided = outlook.undecided();
+    head.commit_early(&outlook.into_commits())?;
+    Ok(undecided)
 }
 
 async fn spill(head: &mut Head, blocks: &Arc<dyn Blocks>) -> Result<(), HeadError> {
@@ -237,6 +281,12 @@ impl AtT {
     /// The last entry that is in it.
     pub fn at(&self) -> Optime {
         self.head.applied()
+    }
+
+    /// Transactions of a sharded cluster that were prepared by then and are not decided in the oplog that is stored. None of
+    /// them is in it; on another shard they may have been committed.
+    pub fn undecided(&self) -> usize {
+        self.undecided
     }
 
     /// `buildInfo.version` of the source.

@@ -181,6 +181,7 @@ fn show(view: &DeploymentView, format: Format) -> Outcome {
     format.print(view, |view| {
         let facts = [
             ("name", view.name.to_string()),
+            ("kind", view.kind.clone()),
             ("state", state(view)),
             ("source", view.uri.clone()),
             ("snapshots every", interval(view)),

@@ -179,8 +179,12 @@ fn instant(view: &SnapshotView) -> String {
 fn taken_text(view: &SnapshotView) -> String {
     let deployment = view.replica_set.deployment();
     if view.complete {
+        let source = match view.members.first() {
+            Some(member) => member.to_string(),
+            None => deployment.to_string(),
+        };
         return format!(
-            "{}\nnext: headwater restore {deployment} --at snapshot:{} --to-dir ./dump",
+            "{}\nnext: headwater restore {source} --at snapshot:{} --to-dir ./dump",
             show_text(view),
             view.id
         );
@@ -194,7 +198,7 @@ fn taken_text(view: &SnapshotView) -> String {
 fn show_text(view: &SnapshotView) -> String {
     pairs(&[
         ("snapshot", view.id.to_string()),
-        ("of", format!("{}, incarnation {}", view.replica_set, view.incarnation)),
+        ("of", of(view)),
         (
             "state",
             if view.complete { "complete" } else { "being taken" }.to_owned(),
@@ -210,6 +214,16 @@ fn show_text(view: &SnapshotView) -> String {
         ("stays", stays(view)),
         ("because", because(view)),
     ])
+}
+
+fn of(view: &SnapshotView) -> String {
+    match view.members.is_empty() {
+        true => format!("{}, incarnation {}", view.replica_set, view.incarnation),
+        false => {
+            let members: Vec<String> = view.members.iter().map(ToString::to_string).collect();
+            format!("{} at one cluster time", members.join(", "))
+        }
+    }
 }
 
 /// Until when a snapshot stays.
@@ -238,7 +252,10 @@ pub fn list_text(views: &[SnapshotView]) -> String {
         .map(|view| {
             vec![
                 view.id.to_string(),
-                view.replica_set.to_string(),
+                match view.members.is_empty() {
+                    true => view.replica_set.to_string(),
+                    false => format!("{}, {} members", view.replica_set.deployment(), view.members.len()),
+                },
                 if view.complete { "complete" } else { "being taken" }.to_owned(),
                 instant(view),
                 bytes(view.logical_bytes),

@@ -53,6 +53,9 @@ pub fn sets_text(sets: &[ReplicaSetStatus], none: &str) -> String {
     ];
     let mut out = table(&header, rows, none);
     for set in sets {
+        if let Some(role) = &set.role {
+            out.push_str(&format!("\n{}: {role}", set.name));
+        }
         if let Some(problem) = &set.problem {
             out.push_str(&format!("\nproblem: {}: {problem}", set.name));
         }
@@ -101,6 +104,7 @@ pub mod samples {
     pub fn set() -> ReplicaSetStatus {
         ReplicaSetStatus {
             name: "shop/rs0".parse().unwrap(),
+            role: None,
             node: Some(1),
             incarnation: headwater_model::Incarnation(1),
             phase: Phase::Complete,

@@ -43,6 +43,10 @@ fn text(timeline: &TimelineView) -> String {
         })
         .collect();
     let header = ["replica set", "incarnation", "any instant from", "to", "length"];
-    let ranges = table(&header, rows, "Nothing can be restored yet; see headwater status.");
+    let mut ranges = table(&header, rows, "Nothing can be restored yet; see headwater status.");
+    for range in &timeline.whole_cluster {
+        let (from, to) = (instants::position(range.from), instants::position(range.to));
+        ranges.push_str(&format!("\nthe whole cluster: any instant from {from} to {to}"));
+    }
     format!("{ranges}\n\n{}", snapshot::list_text(&timeline.snapshots))
 }

@@ -30,8 +30,10 @@ pub mod proof;
 pub mod replay;
 pub mod replica_set;
 pub mod s3;
+pub mod sharded;
 pub mod trio;
 pub mod until;
+pub mod wire;
 pub mod workload;
 
 pub use bed::{Bed, versions};
@@ -43,6 +45,7 @@ pub use mongod::{Mongod, MongodSpec};
 pub use process::Process;
 pub use replica_set::{ReplicaSet, ReplicaSetSpec};
 pub use s3::S3;
+pub use sharded::{Cluster, Router, Transaction};
 pub use trio::Trio;
 pub use until::until;
 pub use workload::{Workload, WorkloadSpec};

@@ -82,11 +82,11 @@ impl ReplicaSet {
         spec.mongod.replica_set = Some(spec.name.clone());
         let mut first = Mongod::start(spec.mongod.clone(), bed.new_folder("member-0")?).await?;
         let members = vec![doc! { "_id": 0, "host": first.address() }];
-        admin(
-            &first,
-            doc! { "replSetInitiate": { "_id": &spec.name, "members": members } },
-        )
-        .await?;
+        let mut config = doc! { "_id": &spec.name, "members": members };
+        if spec.mongod.arguments.iter().any(|argument| argument == "--configsvr") {
+            config.insert("configsvr", true);
+        }
+        admin(&first, doc! { "replSetInitiate": config }).await?;
         wait_for_role(&first, Role::Primary).await?;
         let mut baseline = None;
         if spec.replayable {

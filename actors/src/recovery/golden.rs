@@ -38,6 +38,7 @@ fn sample() -> Catalog {
         completed_ms: image.as_ref().map(|_| 1_795_343_069_000),
         expires_ms: image.as_ref().map(|_| 1_795_343_070_000),
         keep: image.is_none(),
+        checkpoint: None,
         image,
         asked_ms: 1_795_343_068_000,
         reason: "schedule".to_owned(),

@@ -235,6 +235,7 @@ impl Known {
                 tiers: BTreeSet::from([Tier::Base]),
                 expires_ms: None,
                 keep: true,
+                checkpoint: None,
             };
             self.by_evidence.insert((set.clone(), id.clone()));
             self.snapshots.insert((set.clone(), id), snapshot);
@@ -244,6 +245,7 @@ impl Known {
     /// Lets go of snapshots whose image is not there, and of wishes that nobody can fulfil.
     fn settle_snapshots(&mut self, found: &Found, losses: &mut Vec<String>) {
         let sets = &self.sets;
+        let mut torn = BTreeSet::new();
         self.snapshots.retain(|(set, id), snapshot| match &snapshot.image {
             None => sets
                 .get(set)
@@ -252,10 +254,17 @@ impl Known {
                 Ok(()) => true,
                 Err(fault) => {
                     losses.push(format!("snapshot {id} of {set} is lost: {fault}"));
+                    torn.insert((set.deployment().clone(), id.clone()));
                     false
                 }
             },
         });
+        // What is left of a cluster's checkpoint are snapshots of single members.
+        for ((set, id), snapshot) in &mut self.snapshots {
+            if torn.contains(&(set.deployment().clone(), id.clone())) {
+                snapshot.checkpoint = None;
+            }
+        }
     }
 
     fn report(&self, found: &Found) -> Report {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_cluster::Command;
 use headwater_cluster::timetable::Timetable;
+use headwater_cluster::{Command, checkpoints};
 use headwater_host::Host;
 use headwater_model::SnapshotId;
 
@@ -46,7 +46,9 @@ impl SnapshotWork {
             &deployment.schedule.timetable,
             now_ms,
         );
-        if let Some(reason) = due.reason {
+        // A member of a cluster is cut together with the others, at checkpoints.
+        let together = checkpoints::is_cut_together(&state, &self.set.id);
+        if let Some(reason) = due.reason.filter(|reason| *reason == FIRST || !together) {
             let command = Command::RequestSnapshot {
                 set: self.set.id.clone(),
                 id: new_id(&self.set.ground.host)?,

@@ -18,6 +18,8 @@ pub struct Hello {
     pub secondary: bool,
     /// Whether it is a mongos.
     pub router: bool,
+    /// Whether it is a config server of a sharded cluster.
+    pub config_server: bool,
     /// The newest majority-committed position it knows of.
     pub majority: Option<Optime>,
 }
@@ -44,6 +46,7 @@ impl Hello {
             primary: flag("isWritablePrimary") || flag("ismaster"),
             secondary: flag("secondary"),
             router: text("msg").as_deref() == Some("isdbgrid"),
+            config_server: reply.contains_key("configsvr"),
             majority: majority.ok().and_then(optime),
         }
     }
@@ -72,6 +75,7 @@ mod tests {
         assert_eq!(secondary.members, ["a:1", "b:1"]);
         assert_eq!(secondary.majority, Some(Optime::new(Ts::new(7, 2), 3)));
         assert!(Hello::of(&doc! { "msg": "isdbgrid" }).router);
+        assert!(Hello::of(&doc! { "setName": "cfg", "configsvr": 2 }).config_server);
         assert_eq!(Hello::of(&doc! { "isWritablePrimary": true }).set, None);
     }
 }

@@ -54,5 +54,6 @@ pub fn protect(receiver: &Receiver, uri: &str) {
     receiver.kept().orders = vec![DeploymentOrder {
         deployment,
         uri: uri.to_owned(),
+        members: Vec::new(),
     }];
 }

@@ -200,6 +200,7 @@ impl Kept {
                 json(&PollReply {
                     reopen,
                     fetch: self.fetch.clone(),
+                    note: None,
                 })
             }
             other => Err(Refusal::new(RefusalKind::NotFound, other)),

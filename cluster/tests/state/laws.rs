@@ -11,6 +11,7 @@ use headwater_model::{DeploymentName, Epoch, Incarnation, Phase, ReplicaSetId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::checkpoint_samples;
 use crate::samples::{self, NAMES, at, image, snapshot};
 
 #[test]
@@ -52,6 +53,7 @@ fn every_kind_of_command_succeeds_somewhere_and_is_refused_somewhere() {
         samples::registered(),
         samples::routine(),
         samples::full(),
+        checkpoint_samples::noted(),
     ] {
         for (name, command) in samples::every_kind() {
             match apply(&mut state.clone(), &command).is_refused() {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail anywhere")]
 
 mod catalog;
+mod checkpoint_samples;
+mod checkpoints;
 mod deployments;
 mod golden;
 mod grooms;

@@ -1,5 +1,6 @@
 //! A deployment to begin with, and one command of every kind.
 
+use crate::checkpoint_samples::{cut_checkpoint, note_checkpoint, open_checkpoint, set_sharding};
 use headwater_cluster::command::RestoreProgress;
 use headwater_cluster::integrity::{CheckKind, CheckState, Damage, DamageKind, Pass, Standing};
 use headwater_cluster::retention::Retention;
@@ -410,6 +411,15 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
                 last_restore: 7,
             }),
         },
+        set_sharding(&[("cfg", None), ("sh0", Some("sh0"))]),
+        open_checkpoint("c1", 0),
+        note_checkpoint("c1", "sh0", 2, 150),
+        cut_checkpoint("c1", "sh0", 2, 150),
+        Command::FailCheckpoint {
+            name: deployment(),
+            id: snapshot("c1"),
+            why: "too late".to_owned(),
+        },
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
 }
@@ -480,10 +490,15 @@ fn name(command: &Command) -> &'static str {
         Command::AlertTold { .. } => NAMES[42],
         Command::RewrapKey { .. } => NAMES[43],
         Command::Recover { .. } => NAMES[44],
+        Command::SetSharding { .. } => NAMES[45],
+        Command::OpenCheckpoint { .. } => NAMES[46],
+        Command::NoteCheckpoint { .. } => NAMES[47],
+        Command::CutCheckpoint { .. } => NAMES[48],
+        Command::FailCheckpoint { .. } => NAMES[49],
     }
 }
 
-pub const NAMES: [&str; 45] = [
+pub const NAMES: [&str; 50] = [
     "AddDeployment",
     "RemoveDeployment",
     "SetDeploymentActive",
@@ -529,6 +544,11 @@ pub const NAMES: [&str; 45] = [
     "AlertTold",
     "RewrapKey",
     "Recover",
+    "SetSharding",
+    "OpenCheckpoint",
+    "NoteCheckpoint",
+    "CutCheckpoint",
+    "FailCheckpoint",
 ];
 
 /// Carries out a command that must succeed.

@@ -3,7 +3,7 @@
 //! Nothing of a transaction has an effect before its deciding entry: the last of a chain, or `commitTransaction` after
 //! a prepare. Until then its entries are kept, as copies, so that they keep no slice of the oplog alive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use headwater_model::{Optime, Ts};
@@ -21,11 +21,15 @@ pub fn belongs(entry: &Entry<'_>) -> bool {
     named && entry.lsid.is_some() && entry.txn_number.is_some() && !entry.stands_alone
 }
 
+/// A transaction, by the session's whole document and the number within it.
+pub type TransactionKey = (Vec<u8>, i64);
+
 /// The transactions that are open.
 #[derive(Clone, Debug, Default)]
 pub struct OpenTransactions {
-    /// By the session's whole document and the number within it.
-    chains: BTreeMap<(Vec<u8>, i64), Chain>,
+    chains: BTreeMap<TransactionKey, Chain>,
+    /// Commits that took effect before their turn came; see [`super::outlook`].
+    early: BTreeMap<TransactionKey, (Optime, Bytes)>,
     term: i64,
 }
 
@@ -56,7 +60,8 @@ impl Role {
     }
 }
 
-fn key(entry: &Entry<'_>) -> (Vec<u8>, i64) {
+/// Which transaction the entry is of.
+pub fn key(entry: &Entry<'_>) -> TransactionKey {
     (
         entry.lsid.unwrap_or_default().to_vec(),
         entry.txn_number.unwrap_or_default(),
@@ -75,6 +80,7 @@ impl OpenTransactions {
         let role = Role::of(entry)?;
         match role {
             Role::Abort => Ok(Vec::new()),
+            Role::Commit if self.is_early(entry) => Ok(Vec::new()),
             Role::Commit => {
                 let chain = chain
                     .filter(|chain| chain.prepared)
@@ -96,6 +102,7 @@ impl OpenTransactions {
     /// the transaction should commit, [`OpenTransactions::decided_by`] refuses.
     pub fn note(&mut self, bytes: &Bytes, entry: &Entry<'_>) -> Result<(), BsonFault> {
         let key = key(entry);
+        self.early.remove(&key);
         let earlier = self
             .chains
             .remove(&key)
@@ -119,6 +126,29 @@ impl OpenTransactions {
         Ok(())
     }
 
+    fn is_early(&self, entry: &Entry<'_>) -> bool {
+        let early = self.early.get(&key(entry));
+        early.is_some_and(|(position, _)| *position == entry.position)
+    }
+
+    /// Takes note of a commit that took effect already: when its turn comes it has none.
+    pub fn note_early(&mut self, bytes: &Bytes, entry: &Entry<'_>) {
+        let key = key(entry);
+        self.chains.remove(&key);
+        self.early.insert(key, (entry.position, Bytes::copy_from_slice(bytes)));
+    }
+
+    /// Whether a commit took effect whose turn has not come.
+    pub fn is_ahead(&self) -> bool {
+        !self.early.is_empty()
+    }
+
+    /// The transactions that are prepared and not decided.
+    pub fn prepared(&self) -> BTreeSet<TransactionKey> {
+        let prepared = self.chains.iter().filter(|(_, chain)| chain.prepared);
+        prepared.map(|(key, _)| key.clone()).collect()
+    }
+
     /// Sees where the oplog is. A new term ends every chain that is not prepared: its entries are written by one primary
     /// in one piece, so a chain cut by an election never goes on.
     pub fn observe(&mut self, position: Optime) {
@@ -138,9 +168,10 @@ impl OpenTransactions {
             .min()
     }
 
-    /// All entries kept, in the order of the oplog.
+    /// All entries kept, in the order of the oplog, commits that took effect early among them.
     pub fn entries(&self) -> Vec<Bytes> {
-        let mut all: Vec<_> = self.chains.values().flat_map(|chain| &chain.entries).cloned().collect();
+        let kept = self.chains.values().flat_map(|chain| &chain.entries);
+        let mut all: Vec<_> = kept.chain(self.early.values()).cloned().collect();
         all.sort_by_key(|(position, _)| *position);
         all.into_iter().map(|(_, bytes)| bytes).collect()
     }

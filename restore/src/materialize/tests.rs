@@ -104,6 +104,7 @@ impl Backup {
             self.image.clone(),
             Some(&self.oplog),
             until,
+            Prepared::AtEntry,
             |_| (),
         )
         .await

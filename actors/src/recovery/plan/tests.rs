@@ -50,6 +50,7 @@ fn snapshot(incarnation: u64, seconds: Option<u32>) -> Snapshot {
         tiers: BTreeSet::from([Tier::Base, Tier::Daily]),
         expires_ms: Some(4),
         keep: false,
+        checkpoint: None,
     }
 }
 

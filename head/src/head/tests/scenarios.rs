@@ -155,6 +155,54 @@ fn an_image_cut_inside_transactions_goes_on_with_them() {
 }
 
 #[test]
+fn a_transaction_belongs_to_the_cluster_time_at_which_it_commits_wherever_its_commit_lies() {
+    let mut fixture = Fixture::new();
+    let prepare = |fixture: &mut Fixture, id: i32| {
+        let parts = doc! { "applyOps": [inner_insert(id)], "prepare": true };
+        fixture.apply("c", None, parts, transaction(i64::from(id), 0));
+        fixture.clock
+    };
+    let (within, beyond, gone) = (
+        prepare(&mut fixture, 1),
+        prepare(&mut fixture, 2),
+        prepare(&mut fixture, 3),
+    );
+    let cut = at(fixture.clock + 2).ts;
+    let commit =
+        |at: u32| doc! { "commitTransaction": 1, "commitTimestamp": bson::Timestamp { time: 0, increment: at } };
+    let time = cut.ordinal();
+    let later = [
+        entry(fixture.clock + 5, "c", None, commit(time), transaction(1, within)),
+        entry(fixture.clock + 6, "c", None, commit(time + 1), transaction(2, beyond)),
+        entry(
+            fixture.clock + 7,
+            "c",
+            None,
+            doc! { "abortTransaction": 1 },
+            transaction(3, gone),
+        ),
+    ];
+    let mut outlook = fixture.head.outlook(cut);
+    for (entry, left) in later.iter().zip([2, 1, 0]) {
+        outlook.see(entry).unwrap();
+        assert_eq!(outlook.undecided(), left);
+    }
+    fixture.head.commit_early(&outlook.into_commits()).unwrap();
+    let exact = |fixture: &Fixture| [1, 2, 3].map(|id| fixture.get(id).is_some());
+    assert_eq!(exact(&fixture), [true, false, false]);
+    // It survives an image, and the commit does nothing when its turn comes.
+    fixture.reopen();
+    assert!(fixture.head.is_ahead());
+    assert_eq!(exact(&fixture), [true, false, false]);
+    for entry in later {
+        fixture.head.apply(entry).unwrap();
+    }
+    assert_eq!(exact(&fixture), [true, true, false]);
+    assert!(!fixture.head.is_ahead());
+    assert_eq!(fixture.image().open_transactions, None);
+}
+
+#[test]
 fn entries_the_scan_has_read_only_count_as_the_beginning_of_transactions() {
     let mut fixture = Fixture::starting(Begin {
         tail_after: at(1),

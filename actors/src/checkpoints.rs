@@ -1,0 +1,181 @@
+//! Checkpoints of sharded clusters, as far as something must be done: notes at members, words for users. Decisions are in
+//! `cluster/src/checkpoints.rs`, cuts in `work/oplog_apply.rs`.
+
+use headwater_cluster::checkpoints::{self, Checkpoint, Outcome};
+use headwater_cluster::{Command, Snapshot, State};
+use headwater_model::{DeploymentName, Incarnation, ReplicaSetId, SnapshotId, Ts};
+use headwater_protocol::admin::{Position, SnapshotView};
+use headwater_protocol::agent::{NoteOrder, Noted, Refusal, RefusalKind};
+
+use crate::backup::{Backup, not_found};
+use crate::commands::submit;
+use crate::node::Node;
+use crate::set::Set;
+use crate::times::rfc3339;
+use crate::trouble::refusal;
+
+impl Set {
+    /// What is wanted of the agent for an open checkpoint.
+    pub(crate) async fn wanted_note(&self) -> Result<Option<NoteOrder>, Refusal> {
+        let (state, record) = self.record()?;
+        if checkpoints::wanted_note(&state, &self.id, Ts::ZERO).is_none() {
+            return Ok(None);
+        }
+        let stores = self.stores(record.incarnation).await.map_err(refusal)?;
+        let tip = stores.oplog.tip().await.map_err(refusal)?;
+        let tip = tip.map_or(Ts::ZERO, |tip| tip.after.ts);
+        // Looked at after the tip: what is held back is decided by a state at least as new.
+        let (state, _) = self.record()?;
+        let wanted = checkpoints::wanted_note(&state, &self.id, tip);
+        Ok(wanted.map(|(checkpoint, at_least)| NoteOrder { checkpoint, at_least }))
+    }
+
+    /// Takes the word of the agent that a note is there.
+    pub(crate) async fn noted(&self, noted: Noted) -> Result<(), Refusal> {
+        let (state, record) = self.record()?;
+        let wanted = checkpoints::wanted_note(&state, &self.id, Ts::MAX);
+        if wanted.is_none_or(|(id, at_least)| id != noted.checkpoint || at_least > Ts::ZERO) {
+            return Ok(());
+        }
+        let command = Command::NoteCheckpoint {
+            set: self.id.clone(),
+            id: noted.checkpoint,
+            epoch: record.epoch,
+            at: noted.at,
+        };
+        match submit(&self.ground.control, command).await {
+            Ok(_) => self.head_waker.wake(),
+            // The agent tells it again, and its stream must not suffer.
+            Err(refusal) => tracing::info!(set = %self.id, "a note is not taken in: {}", refusal.message),
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Opens checkpoints that are due and gives up those that cannot be completed. A leader does this.
+    pub(crate) async fn tend_checkpoints(&self) {
+        let state = self.ground.control.state();
+        let new_id = || crate::work::snapshot::new_id(&self.ground.host).ok();
+        for command in checkpoints::plan(&state, self.ground.host.clock.now_ms(), new_id) {
+            match &command {
+                Command::FailCheckpoint { name, id, why } => {
+                    tracing::warn!(deployment = %name, checkpoint = %id, "a checkpoint is given up: {why}");
+                }
+                Command::OpenCheckpoint { name, id, .. } => {
+                    tracing::info!(deployment = %name, checkpoint = %id, "a checkpoint begins");
+                }
+                _ => {}
+            }
+            self.submit_plan(command).await;
+        }
+    }
+}
+
+impl Backup {
+    /// Asks for a snapshot of a whole cluster.
+    pub(crate) async fn take_checkpoint(&self, name: &DeploymentName) -> Result<SnapshotView, Refusal> {
+        let host = &self.node.ground.host;
+        let id = crate::work::snapshot::new_id(host).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))?;
+        let command = Command::OpenCheckpoint {
+            name: name.clone(),
+            id: id.clone(),
+            reason: "demand".to_owned(),
+            asked_ms: self.now_ms(),
+        };
+        submit(&self.node.ground.control, command).await?;
+        self.snapshot(name, &id).await
+    }
+
+    /// One snapshot; one of a cluster that will never be is refused with the reason.
+    pub(crate) fn checkpoint_failed(&self, name: &DeploymentName, id: &SnapshotId) -> Refusal {
+        let state = self.node.ground.control.state();
+        let checkpoint = state.checkpoints.get(name).and_then(|all| all.all.get(id));
+        match checkpoint.map(|checkpoint| &checkpoint.outcome) {
+            Some(Outcome::Failed(why)) => {
+                let message = format!("snapshot {id} of {name} was given up: {why}");
+                Refusal::new(RefusalKind::Conflict, message)
+            }
+            _ => not_found("snapshot", id),
+        }
+    }
+}
+
+/// The checkpoints of a cluster that are being taken, as snapshots, with the instant for sorting.
+pub fn open_views(state: &State, name: &DeploymentName) -> Option<(i64, SnapshotView)> {
+    let (id, checkpoint) = checkpoints::open_of(state, name)?;
+    let set = checkpoints::spokesman(state, name)?;
+    Some((checkpoint.asked_ms, open_view(set, id, checkpoint)))
+}
+
+fn open_view(set: ReplicaSetId, id: &SnapshotId, checkpoint: &Checkpoint) -> SnapshotView {
+    let member = |name: &String| ReplicaSetId::new(set.deployment().clone(), name).ok();
+    SnapshotView {
+        id: id.clone(),
+        incarnation: Incarnation(0),
+        at: checkpoint.at().map(Position::from),
+        created: rfc3339(checkpoint.asked_ms),
+        complete: false,
+        logical_bytes: 0,
+        stored_bytes: 0,
+        documents: 0,
+        collections: 0,
+        reason: checkpoint.reason.clone(),
+        tiers: Vec::new(),
+        expires: None,
+        keep: false,
+        kept_because: Vec::new(),
+        damaged: None,
+        members: checkpoint.members.keys().filter_map(member).collect(),
+        replica_set: set,
+    }
+}
+
+/// Clusters whose newest checkpoint was given up, in words.
+pub fn newest_failed(state: &State) -> Vec<String> {
+    let newest = state.checkpoints.iter().filter_map(|(name, all)| {
+        let (id, newest) = all.all.iter().max_by_key(|(_, checkpoint)| checkpoint.asked_ms)?;
+        match &newest.outcome {
+            Outcome::Failed(why) => Some(format!("{name}: snapshot {id} was given up: {why}")),
+            Outcome::Open | Outcome::Sealed => None,
+        }
+    });
+    newest.collect()
+}
+
+/// Joins the views of a cluster's members at one checkpoint to one.
+pub fn joined(views: Vec<(i64, SnapshotView)>, state: &State) -> Vec<(i64, SnapshotView)> {
+    let mut all: Vec<(i64, SnapshotView)> = Vec::new();
+    for (asked_ms, view) in views {
+        let snapshot = state.snapshots.get(&(view.replica_set.clone(), view.id.clone()));
+        let Some(at) = snapshot.and_then(|snapshot: &Snapshot| snapshot.checkpoint) else {
+            all.push((asked_ms, view));
+            continue;
+        };
+        let spokesman = checkpoints::spokesman(state, view.replica_set.deployment());
+        let known = all.iter_mut().map(|(_, other)| other);
+        match known
+            .into_iter()
+            .find(|other| other.id == view.id && !other.members.is_empty())
+        {
+            Some(whole) => {
+                whole.logical_bytes += view.logical_bytes;
+                whole.stored_bytes += view.stored_bytes;
+                whole.documents += view.documents;
+                whole.collections += view.collections;
+                whole.damaged = whole.damaged.take().or(view.damaged);
+                whole.members.push(view.replica_set);
+            }
+            None => all.push((
+                asked_ms,
+                SnapshotView {
+                    at: Some(at.into()),
+                    members: vec![view.replica_set.clone()],
+                    replica_set: spokesman.unwrap_or(view.replica_set),
+                    ..view
+                },
+            )),
+        }
+    }
+    all
+}

@@ -1,0 +1,97 @@
+//! A sharded cluster without mongos: config servers and shards of one member each, joined by internal commands, and a
+//! [`Router`] that does what a mongos would. Works with mongod 6.0; the commands are those of `reference/oplog.md` §7.3.
+
+mod router;
+mod table;
+mod transaction;
+
+use anyhow::{Context, Result};
+use bson::doc;
+
+pub use router::Router;
+pub use transaction::Transaction;
+
+use crate::bed::Bed;
+use crate::replica_set::{ReplicaSet, ReplicaSetSpec};
+
+/// The name of the config servers' replica set.
+pub const CONFIG: &str = "cfg";
+
+/// A running cluster. Dropping it kills its servers.
+#[derive(Debug)]
+pub struct Cluster {
+    version: String,
+    config: ReplicaSet,
+    shards: Vec<ReplicaSet>,
+}
+
+impl Cluster {
+    /// Starts config servers and shards `sh0`, `sh1`, …, and joins them. The balancer is off.
+    pub async fn start(bed: &Bed, version: &str, shards: usize) -> Result<Cluster> {
+        let config = bed.replica_set(member(version, CONFIG, "--configsvr")).await?;
+        let mut cluster = Cluster {
+            version: version.to_owned(),
+            config,
+            shards: Vec::new(),
+        };
+        for _ in 0..shards {
+            cluster.add_shard(bed).await?;
+        }
+        let mut router = cluster.router().await?;
+        router.on(CONFIG, "admin", doc! { "_configsvrBalancerStop": 1 }).await?;
+        Ok(cluster)
+    }
+
+    /// Starts one more shard and lets it join.
+    pub async fn add_shard(&mut self, bed: &Bed) -> Result<()> {
+        let name = format!("sh{}", self.shards.len());
+        let shard = bed.replica_set(member(&self.version, &name, "--shardsvr")).await?;
+        let host = format!("{name}/{}", shard.member(0).address());
+        self.shards.push(shard);
+        let command = doc! { "_configsvrAddShard": host, "name": &name, "writeConcern": router::majority() };
+        self.router().await?.on(CONFIG, "admin", command).await.map(drop)
+    }
+
+    /// A connection string to the config servers.
+    pub fn uri(&self) -> String {
+        self.config.uri()
+    }
+
+    /// The config servers.
+    pub fn config(&self) -> &ReplicaSet {
+        &self.config
+    }
+
+    /// A shard.
+    pub fn shard(&self, number: usize) -> &ReplicaSet {
+        &self.shards[number]
+    }
+
+    /// A shard, to stop, kill or start its member.
+    pub fn shard_mut(&mut self, number: usize) -> &mut ReplicaSet {
+        &mut self.shards[number]
+    }
+
+    /// Names and replica sets of the shards.
+    pub fn shards(&self) -> impl Iterator<Item = &ReplicaSet> {
+        self.shards.iter()
+    }
+
+    /// A new router, with connections of its own.
+    pub async fn router(&self) -> Result<Router> {
+        let mut router = Router::default();
+        for set in [&self.config].into_iter().chain(&self.shards) {
+            let connected = router.connect(set.name(), &set.member(0).address()).await;
+            connected.with_context(|| format!("while connecting to {}", set.name()))?;
+        }
+        Ok(router)
+    }
+}
+
+fn member(version: &str, name: &str, role: &str) -> ReplicaSetSpec {
+    let mut spec = ReplicaSetSpec::single(version).not_replayable();
+    spec.name = name.to_owned();
+    spec.mongod.arguments.push(role.to_owned());
+    spec.mongod.oplog_mib = 256;
+    spec
+}
