@@ -1,6 +1,6 @@
 //! What to protect: asks the service once a second and keeps exactly one stream per deployment it names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::AbortHandle;
@@ -118,6 +118,7 @@ async fn follow(
             host: settings.host_name.clone(),
             version: settings.version.clone(),
             faults: faults.all(),
+            scope: BTreeSet::new(),
         };
         match service.orders(&request).await {
             Ok(reply) => {
@@ -147,7 +148,7 @@ async fn follow(
                     );
                 }
             }
-            Err(refusal) if refusal.kind == RefusalKind::Unauthorized && !heard => {
+            Err(refusal) if matches!(refusal.kind, RefusalKind::Unauthorized | RefusalKind::Forbidden) && !heard => {
                 return Err(AgentError::Key(refusal.message));
             }
             Err(refusal) => tracing::error!("the service refuses to give orders: {}", refusal.message),

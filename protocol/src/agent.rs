@@ -14,6 +14,8 @@
 //! Every request carries `Authorization: Bearer KEY`. An answer other than 2xx carries a [`Refusal`].
 //! An acknowledgement means: durable. Sending the same thing again is harmless and gives the same answer.
 
+use std::collections::BTreeSet;
+
 use headwater_model::{CollectionUuid, DeploymentName, Incarnation, Optime, ReplicaSetId};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,9 @@ pub struct OrdersRequest {
     /// What hinders it from even finding the replica set of a deployment; empty when all is well.
     #[serde(default)]
     pub faults: Vec<DeploymentFault>,
+    /// The deployments its key is for; empty for all. Said by the service; whatever the agent says is passed over.
+    #[serde(default)]
+    pub scope: BTreeSet<DeploymentName>,
 }
 
 /// A fault before the replica set's name is known.
@@ -264,6 +269,8 @@ pub struct Refusal {
 pub enum RefusalKind {
     /// 401: no key or a wrong one.
     Unauthorized,
+    /// 403: the key is known and lacks the right.
+    Forbidden,
     /// 404: no such thing.
     NotFound,
     /// 400: malformed, hostile or over a limit.
@@ -289,6 +296,7 @@ impl RefusalKind {
     pub fn status(self) -> u16 {
         match self {
             RefusalKind::Unauthorized => 401,
+            RefusalKind::Forbidden => 403,
             RefusalKind::NotFound => 404,
             RefusalKind::Invalid => 400,
             RefusalKind::Gap | RefusalKind::Stale | RefusalKind::Conflict => 409,

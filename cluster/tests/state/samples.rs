@@ -1,12 +1,14 @@
 //! A deployment to begin with, and one command of every kind.
 
+use headwater_cluster::audit::AuditEntry;
 use headwater_cluster::command::RestoreProgress;
 use headwater_cluster::integrity::{CheckKind, CheckState, Damage, DamageKind, Pass, Standing};
 use headwater_cluster::retention::Retention;
 use headwater_cluster::timetable::ReferenceTime;
-use headwater_cluster::{Command, GroomReport, ImageRef, KeyRole, NodeId, Piece, Response, RestoreState, State, apply};
+use headwater_cluster::{Command, GroomReport, ImageRef, Key, NodeId, Piece, Response, RestoreState, State, apply};
 use headwater_model::{
-    DataKeyId, DeploymentName, Epoch, Incarnation, MasterKeyId, Optime, Phase, ReplicaSetId, SnapshotId, Ts, WrappedKey,
+    DataKeyId, DeploymentName, Epoch, Incarnation, KeyRole, MasterKeyId, Optime, Phase, ReplicaSetId, SnapshotId, Ts,
+    WrappedKey,
 };
 
 pub fn deployment() -> DeploymentName {
@@ -45,6 +47,45 @@ pub fn add() -> Command {
         snapshot_interval_s: 21600,
         created_ms: 1_795_343_068_000,
         key: Some(wrapped(1)),
+    }
+}
+
+pub fn begin_audit(token: u64) -> Command {
+    Command::BeginAudit {
+        entry: AuditEntry {
+            token,
+            at_ms: 1_795_343_068_000,
+            who: "alice".to_owned(),
+            key: "0a1b2c3d".to_owned(),
+            what: "restore start".to_owned(),
+            path: "/api/v1/deployments/shop/restores".to_owned(),
+            deployment: Some(deployment()),
+            restore: None,
+            outcome: None,
+        },
+    }
+}
+
+pub fn end_audit(token: u64, restore: Option<u64>) -> Command {
+    Command::EndAudit {
+        token,
+        deployment: None,
+        restore,
+        outcome: "restore 1 begun".to_owned(),
+    }
+}
+
+/// `id` is two hexadecimal digits.
+pub fn add_key(id: &str) -> Command {
+    Command::AddKey {
+        id: id.to_owned(),
+        key: Key {
+            name: format!("key-{id}").parse().unwrap(),
+            role: KeyRole::Agent,
+            scope: [deployment()].into(),
+            hash: id.repeat(32),
+            created_ms: 1,
+        },
     }
 }
 
@@ -325,11 +366,8 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
         },
         restore(42),
         progress(1, RestoreState::Running),
-        Command::AddKey {
-            hash: "ab".repeat(32),
-            role: KeyRole::Agent,
-        },
-        Command::RemoveKey { hash: "ab".repeat(32) },
+        add_key("ab"),
+        Command::RemoveKey { id: "ab".to_owned() },
         begin(),
         add_node(7),
         start_node(3),
@@ -410,6 +448,8 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
                 last_restore: 7,
             }),
         },
+        begin_audit(77),
+        end_audit(77, None),
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
 }
@@ -480,10 +520,12 @@ fn name(command: &Command) -> &'static str {
         Command::AlertTold { .. } => NAMES[42],
         Command::RewrapKey { .. } => NAMES[43],
         Command::Recover { .. } => NAMES[44],
+        Command::BeginAudit { .. } => NAMES[45],
+        Command::EndAudit { .. } => NAMES[46],
     }
 }
 
-pub const NAMES: [&str; 45] = [
+pub const NAMES: [&str; 47] = [
     "AddDeployment",
     "RemoveDeployment",
     "SetDeploymentActive",
@@ -529,6 +571,8 @@ pub const NAMES: [&str; 45] = [
     "AlertTold",
     "RewrapKey",
     "Recover",
+    "BeginAudit",
+    "EndAudit",
 ];
 
 /// Carries out a command that must succeed.
@@ -608,13 +652,8 @@ pub fn full() -> State {
     done(&mut state, &request("daily-2"));
     done(&mut state, &restore(42));
     done(&mut state, &progress(1, RestoreState::Running));
-    done(
-        &mut state,
-        &Command::AddKey {
-            hash: "cd".repeat(32),
-            role: KeyRole::Admin,
-        },
-    );
+    done(&mut state, &add_key("cd"));
+    done(&mut state, &begin_audit(77));
     done(
         &mut state,
         &Command::ScheduleSnapshot {
