@@ -391,11 +391,12 @@ async fn secrets_are_in_no_log_no_error_and_no_list_of_processes() -> Result<()>
     let add = ["deployment", "add", "default"];
     let source_uri = Some(("HEADWATER_SOURCE_URI", from.as_str()));
     ensure!(run(&admin, &add, source_uri).await?.code == 0);
-    ensure!(run(&admin, &add, source_uri).await?.code != 0, "it is there already");
-    // One that nobody can reach has a password all the same.
-    let nowhere = from.replace("rivermouth7341", "backwater6610") + "&serverSelectionTimeoutMS=500";
-    let add_nowhere = ["deployment", "add", "gone"];
-    run(&admin, &add_nowhere, Some(("HEADWATER_SOURCE_URI", &nowhere))).await?;
+    // One that lets nobody in has a password all the same.
+    let locked = from.replace("rivermouth7341", "backwater6610");
+    let locked = Some(("HEADWATER_SOURCE_URI", locked.as_str()));
+    let ended = run(&admin, &add, locked).await?;
+    ensure!(ended.code != 0, "a deployment was added twice: {}", ended.stdout);
+    ensure!(run(&admin, &["deployment", "add", "gone"], locked).await?.code == 0);
     let complete = |status: &Value| {
         let set = status["replica_sets"]
             .as_array()?
