@@ -20,6 +20,7 @@ mod restores;
 mod schedule;
 mod snapshot;
 mod status;
+mod store;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -123,6 +124,9 @@ enum Command {
     /// See restores that were started
     #[command(subcommand)]
     Restores(restores::Restores),
+    /// See to where backups rest
+    #[command(subcommand)]
+    Store(store::Store),
     /// Make and change the keys of encryption at rest
     #[command(subcommand)]
     Key(key::Key),
@@ -184,6 +188,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Key(key::Key::New { name }) => key::new(name, global.output),
         Command::Key(key) => ask(global, key, key::Key::run),
         Command::Cluster(cluster::Cluster::Recover(recover)) => on_runtime(recover.run(global)),
+        Command::Store(store::Store::Move(moving)) => on_runtime(moving.run(global)),
         Command::Cluster(cluster) => ask(global, cluster, cluster::Cluster::run),
         Command::Access(access) => ask(global, access, access::Access::run),
         Command::Restores(restores) => ask(global, restores, restores::Restores::run),

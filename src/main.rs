@@ -16,6 +16,7 @@ mod output;
 mod recover;
 mod roots;
 mod stop;
+mod store_move;
 mod transport;
 mod webhook;
 

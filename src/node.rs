@@ -104,7 +104,12 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
         transport.addresses(),
     )
     .await?;
-    for apart in &opened.apart {
+    match opened.require_in_use(&places(&settings)).await {
+        // Raft goes on while a store does not answer.
+        Err(error @ StoreError::Unavailable { .. }) => tracing::warn!("the store is not looked at yet: {error}"),
+        looked => looked.context("cannot use the store")?,
+    }
+    for apart in opened.apart() {
         belongs(apart.as_ref(), &identity)
             .await
             .context("cannot use the store of oplog or sync slices")?;

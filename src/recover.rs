@@ -28,6 +28,7 @@ impl Recovery {
     pub async fn look(settings: &Settings) -> Outcome<Recovery> {
         let host = Host::real().map_err(|e| Failure::new(Exit::Failed, e.to_string()))?;
         let opened = open::open(&places(settings), &host).await.map_err(store_fault)?;
+        opened.require_in_use(&places(settings)).await.map_err(store_fault)?;
         let keyring = master_keys::keyring(settings.master_keys.as_ref(), &host);
         let found = look(&host, &opened.objects, &keyring).await.map_err(store_fault)?;
         Ok(Recovery { host, opened, found })
@@ -52,13 +53,20 @@ impl Recovery {
         let opened = self.host.blocking(move || SledKv::open(&folder, blocking)).await;
         let kv = opened.map_err(|e| Failure::new(Exit::Failed, format!("cannot make the control state: {e}")))?;
         let kv: Arc<dyn Kv> = Arc::new(kv);
-        let (objects, apart) = (&self.opened.objects, &self.opened.apart);
-        begin(&self.host, &kv, objects, apart, plan, &advertised(settings))
-            .await
-            .map_err(|e| {
-                let failure = Failure::new(Exit::Failed, format!("the recovery did not come to its end: {e}"));
-                failure.help("empty the folder and run the same command again")
-            })
+        let apart: Vec<_> = self.opened.apart().cloned().collect();
+        begin(
+            &self.host,
+            &kv,
+            &self.opened.objects,
+            &apart,
+            plan,
+            &advertised(settings),
+        )
+        .await
+        .map_err(|e| {
+            let failure = Failure::new(Exit::Failed, format!("the recovery did not come to its end: {e}"));
+            failure.help("empty the folder and run the same command again")
+        })
     }
 }
 
@@ -79,7 +87,8 @@ fn control_folder(dir: &Path) -> std::path::PathBuf {
     dir.join("control")
 }
 
-fn store_fault(error: StoreError) -> Failure {
+/// What to tell of a store that cannot be used.
+pub fn store_fault(error: StoreError) -> Failure {
     if matches!(error, StoreError::Locked { .. }) {
         let help = "give the master key that the lost daemons had: --master-key-file FILE, or the same settings file";
         return Failure::new(Exit::Failed, error.to_string()).help(help);

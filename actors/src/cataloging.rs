@@ -118,9 +118,14 @@ async fn watch(node: Weak<Node>) {
         let own = node.ground.control.state().cluster.clone();
         match claim::claimed_by(node.ground.objects.as_ref()).await {
             Ok(Some(owner)) if !own.is_empty() && owner != own => {
-                let text = format!(
-                    "the store was recovered for another cluster, {owner}: cluster {own} is over, and this daemon with it"
-                );
+                let text = match claim::cluster_of(&owner) == own {
+                    true => format!(
+                        "the store is not in use any more: cluster {owner}. Start this daemon with the other store"
+                    ),
+                    false => format!(
+                        "the store was recovered for another cluster, {owner}: cluster {own} is over, and this daemon with it"
+                    ),
+                };
                 node.ground.host.exit.exit(ExitReason::Fenced(text));
             }
             // What cannot be seen ends nothing.

@@ -19,6 +19,7 @@ pub mod conformance;
 pub mod fence;
 pub mod images;
 pub mod memory_blocks;
+pub mod moving;
 pub mod naming;
 pub mod note;
 pub mod objects;

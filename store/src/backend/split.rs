@@ -19,15 +19,15 @@ pub struct SplitObjects {
     pub sync: Option<Arc<dyn Objects>>,
 }
 
-/// Which of the stores of a replica set a key belongs to, if that can be told.
+/// Which of the stores of a replica set a key belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     Blocks,
     Oplog,
     Sync,
 }
 
-fn place(key: &str) -> Place {
+pub(super) fn place(key: &str) -> Place {
     let mut parts = key.split('/');
     if parts.next() != Some("rs") {
         return Place::Blocks;
