@@ -14,6 +14,7 @@ use headwater_actors::{Backup, GroomRules, Ground, Tuning};
 use headwater_cluster::{Addresses, Control, NodeId, Settings};
 use headwater_host::memory::MemoryDisk;
 use headwater_host::{ExitReason, Host, Kv, Op, Serve, Transport, TransportError};
+use headwater_model::KeyRole;
 use headwater_store::objects::Objects;
 use headwater_store::oplog_store::MergeSettings;
 use headwater_store::pack::groom::Thresholds;

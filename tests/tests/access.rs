@@ -175,6 +175,30 @@ async fn a_key_opens_what_is_its_and_a_restore_is_a_right_of_its_own() -> Result
             == Some(1)
     );
 
+    // Who did what is known, also of a restore; who may not do it has done nothing.
+    let log = headwater.json(&["access", "log"]).await?;
+    let told = |who: &str, what: &str| -> Result<Value> {
+        let deeds = log.as_array().into_iter().flatten();
+        let its: Vec<&Value> = deeds
+            .filter(|deed| deed["who"] == who && deed["what"] == what)
+            .collect();
+        match its.as_slice() {
+            [deed] if deed["outcome"].is_string() => Ok((*deed).clone()),
+            _ => bail!("{who}, {what}: {its:?} of {log}"),
+        }
+    };
+    for what in ["restore start", "restore archive"] {
+        let deed = told("restorer", what)?;
+        ensure!(deed["deployment"] == "default", "{deed}");
+    }
+    ensure!(told("operator", "snapshot take")?["outcome"] == "done");
+    ensure!(log.to_string().contains("done: key viewer, viewer"), "{log}");
+    for nobody in ["\"viewer\"", "\"stranger\"", "\"agent-default\""] {
+        ensure!(!log.to_string().contains(nobody), "{nobody} is in {log}");
+    }
+    let turned_away = std::fs::read_to_string(headwater.log("daemon"))?;
+    ensure!(turned_away.contains("turned away") && turned_away.contains("who=\"viewer\""));
+
     // What is revoked, or never was, is shut out.
     headwater.json(&["access", "revoke", "viewer"]).await?;
     refused(&headwater, &viewer, &["status"], "not known here").await?;
