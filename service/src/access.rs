@@ -106,7 +106,8 @@ fn bearer(header: Option<&[u8]>) -> Result<&str, Fault> {
 #[cfg(test)]
 mod tests {
     use actix_web::http::Method;
-    use actix_web::{App, ResponseError, test};
+    use actix_web::test::{TestRequest, call_service, init_service};
+    use actix_web::{App, ResponseError};
     use headwater_model::KeyRole;
 
     use super::*;
@@ -191,11 +192,11 @@ mod tests {
             enter(&req).map(|_| "secrets".to_owned())
         }
         let app = App::new().route("/api/v1/secrets", web::get().to(secrets));
-        let app = test::init_service(app).await;
-        let request = test::TestRequest::get()
+        let app = init_service(app).await;
+        let request = TestRequest::get()
             .uri("/api/v1/secrets")
             .insert_header(("authorization", "Bearer hw_a_b"));
-        let response = test::call_service(&app, request.to_request()).await;
+        let response = call_service(&app, request.to_request()).await;
         assert_eq!(response.status().as_u16(), 403);
     }
 }

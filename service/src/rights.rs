@@ -138,8 +138,9 @@ const PLACES: &[Place] = &[
 
 #[cfg(test)]
 mod tests {
+    use actix_web::App;
     use actix_web::http::StatusCode;
-    use actix_web::{App, test};
+    use actix_web::test::{TestRequest, call_service, init_service};
 
     use super::*;
 
@@ -196,12 +197,12 @@ mod tests {
     }
 
     async fn status_of(method: &str, pattern: &str) -> StatusCode {
-        let app = test::init_service(App::new().configure(crate::configure)).await;
-        let request = test::TestRequest::default()
+        let app = init_service(App::new().configure(crate::configure)).await;
+        let request = TestRequest::default()
             .method(method.parse().unwrap())
             .uri(&pattern.replace(['{', '}'], "x"))
             .to_request();
-        test::call_service(&app, request).await.status()
+        call_service(&app, request).await.status()
     }
 
     /// A place of the table that asks for a key is there; one that is there and not in the table would let nobody in, and
