@@ -78,7 +78,7 @@ pub(crate) fn turned_away(bearer: &Bearer, what: &str, path: &str, fault: &Fault
 
 fn tell(bearer: &Bearer, what: &str, path: &str, deployment: Option<&impl Display>, outcome: &str) {
     let (who, key) = (bearer.name.as_str(), bearer.id.as_str());
-    let deployment = deployment.map(|name| tracing::field::display(name));
+    let deployment = deployment.map(tracing::field::display);
     tracing::info!(target: "audit", who, key, what, path, deployment, outcome);
 }
 

@@ -75,6 +75,7 @@ pub async fn serve(backup: Backup, door: Door, listen: Listen, stop: impl Future
     };
     tokio::pin!(server, stopping);
     tokio::select! {
+        biased;
         ended = &mut server => ended,
         () = &mut stopping => server.await,
     }
