@@ -72,7 +72,7 @@ pub const CLUSTER_KEY: Key = Key {
 /// Where backups rest.
 pub const STORE_URI: Key = Key {
     path: "store.uri",
-    meaning: "where backups rest: file:PATH, mongodb://HOSTS/DATABASE or s3://BUCKET/PREFIX",
+    meaning: "where backups rest: file:PATH, mongodb://HOSTS/DATABASE, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX",
 };
 /// Where oplog slices rest.
 pub const STORE_OPLOG_URI: Key = Key {

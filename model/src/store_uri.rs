@@ -4,6 +4,8 @@
 //! * `mongodb://user@host1,host2,host3/database?passwordFile=/path&…` (and `mongodb+srv:`), every other option being the
 //!   driver's own
 //! * `s3://bucket/prefix?region=…&endpoint=…&pathStyle=…&caFile=…&credentialsFile=…&profile=…&conditions=…`
+//! * `gs://bucket/prefix?credentialsFile=…&endpoint=…&caFile=…&conditions=…`
+//! * `az://container/prefix?account=…&keyFile=…&endpoint=…&caFile=…&conditions=…`
 //!
 //! Shown and debugged, a URI says nothing secret: neither what stands before an `@` nor any option.
 
@@ -22,6 +24,10 @@ pub enum StoreUri {
     Mongodb(MongodbStore),
     /// A bucket of a service that speaks S3.
     S3(S3Store),
+    /// A bucket of Google Cloud Storage.
+    Google(GoogleStore),
+    /// A container of Azure Blob Storage.
+    Azure(AzureStore),
 }
 
 /// A database of a MongoDB replica set.
@@ -60,6 +66,42 @@ pub struct S3Store {
     pub conditions: Conditions,
 }
 
+/// A bucket of Google Cloud Storage.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct GoogleStore {
+    /// Its name.
+    pub bucket: String,
+    /// What every key begins with, without a `/` at either end; may be empty.
+    pub prefix: String,
+    /// The credentials of a service account or of a user. `None`: `GOOGLE_APPLICATION_CREDENTIALS`, else the machine's own.
+    pub credentials_file: Option<PathBuf>,
+    /// `http(s)://host:port`; `None`: Google's.
+    pub endpoint: Option<String>,
+    /// Certificates (PEM) to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What to do with a service that ignores conditions.
+    pub conditions: Conditions,
+}
+
+/// A container of Azure Blob Storage.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct AzureStore {
+    /// Its name.
+    pub container: String,
+    /// What every key begins with, without a `/` at either end; may be empty.
+    pub prefix: String,
+    /// The storage account. `None`: `AZURE_STORAGE_ACCOUNT_NAME`.
+    pub account: Option<String>,
+    /// A file whose first line is the account's key. `None`: the environment, else the machine's own identity.
+    pub key_file: Option<PathBuf>,
+    /// `http(s)://host:port/…`; `None`: Azure's.
+    pub endpoint: Option<String>,
+    /// Certificates (PEM) to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What to do with a service that ignores conditions.
+    pub conditions: Conditions,
+}
+
 /// What to do with a service that ignores `If-None-Match`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Conditions {
@@ -79,9 +121,13 @@ impl FromStr for StoreUri {
             "file" => file(&text["file:".len()..]),
             "mongodb" | "mongodb+srv" => mongodb(text).map(StoreUri::Mongodb),
             "s3" => s3(text).map(StoreUri::S3),
-            _ => {
-                Err("write file:/path/to/folder, mongodb://host1,host2,host3/database or s3://bucket/prefix".to_owned())
-            }
+            "gs" => google(text).map(StoreUri::Google),
+            "az" => azure(text).map(StoreUri::Azure),
+            _ => Err(
+                "write file:/path/to/folder, mongodb://host1,host2,host3/database, s3://bucket/prefix, gs://bucket/prefix or \
+                 az://container/prefix"
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -145,22 +191,13 @@ fn s3(text: &str) -> Result<S3Store, String> {
         Some((key, bucket)) => (Some(key), bucket),
         None => (None, authority),
     };
-    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if bucket.is_empty() || !bucket.chars().all(is_name) {
+    if !is_name(bucket) {
         let detail = "the bucket is missing, or a / ? or @ in the secret is not written as %2F %3F %40";
         return Err(format!("{detail}; {FORM}"));
     }
-    let prefix = path.trim_matches('/');
-    if !prefix.is_empty()
-        && !prefix
-            .split('/')
-            .all(|part| !part.is_empty() && part.chars().all(is_name))
-    {
-        return Err("the prefix may hold A-Z a-z 0-9 . _ - and / between its parts only".to_owned());
-    }
     let mut store = S3Store {
         bucket: bucket.to_owned(),
-        prefix: prefix.to_owned(),
+        prefix: prefix(path)?,
         ..S3Store::default()
     };
     if let Some(key) = key {
@@ -173,19 +210,14 @@ fn s3(text: &str) -> Result<S3Store, String> {
         let value = decoded(value)?;
         match (name, value.as_str()) {
             ("region", _) => store.region = Some(value),
-            ("endpoint", _) if value.starts_with("http://") || value.starts_with("https://") => {
-                store.endpoint = Some(value.trim_end_matches('/').to_owned());
-            }
-            ("endpoint", _) => return Err("the endpoint must begin with http:// or https://".to_owned()),
+            ("endpoint", _) => store.endpoint = Some(endpoint(&value)?),
             ("pathStyle", "true") => store.path_style = Some(true),
             ("pathStyle", "false") => store.path_style = Some(false),
             ("caFile", _) => store.ca_file = Some(value.into()),
             ("credentialsFile", _) => store.credentials_file = Some(value.into()),
             ("profile", _) => store.profile = Some(value),
-            ("conditions", "required") => store.conditions = Conditions::Required,
-            ("conditions", "warn") => store.conditions = Conditions::Warn,
             ("pathStyle", _) => return Err("pathStyle is true or false".to_owned()),
-            ("conditions", _) => return Err("conditions is required or warn".to_owned()),
+            ("conditions", _) => store.conditions = conditions(&value)?,
             _ => {
                 return Err(format!(
                     "unknown option {name:?}; known are region, endpoint, pathStyle, caFile, credentialsFile, profile, \
@@ -195,6 +227,91 @@ fn s3(text: &str) -> Result<S3Store, String> {
         }
     }
     Ok(store)
+}
+
+fn google(text: &str) -> Result<GoogleStore, String> {
+    const FORM: &str = "write gs://bucket/prefix?credentialsFile=…";
+    let (_, bucket, path, options) = cut(text).ok_or(FORM)?;
+    if !is_name(bucket) {
+        return Err(format!("the bucket is missing; {FORM}"));
+    }
+    let mut store = GoogleStore {
+        bucket: bucket.to_owned(),
+        prefix: prefix(path)?,
+        ..GoogleStore::default()
+    };
+    for (name, value) in options {
+        let value = decoded(value)?;
+        match name {
+            "credentialsFile" => store.credentials_file = Some(value.into()),
+            "endpoint" => store.endpoint = Some(endpoint(&value)?),
+            "caFile" => store.ca_file = Some(value.into()),
+            "conditions" => store.conditions = conditions(&value)?,
+            _ => {
+                return Err(format!(
+                    "unknown option {name:?}; known are credentialsFile, endpoint, caFile, conditions"
+                ));
+            }
+        }
+    }
+    Ok(store)
+}
+
+fn azure(text: &str) -> Result<AzureStore, String> {
+    const FORM: &str = "write az://container/prefix?account=…&keyFile=…";
+    let (_, container, path, options) = cut(text).ok_or(FORM)?;
+    if !is_name(container) {
+        return Err(format!("the container is missing; {FORM}"));
+    }
+    let mut store = AzureStore {
+        container: container.to_owned(),
+        prefix: prefix(path)?,
+        ..AzureStore::default()
+    };
+    for (name, value) in options {
+        let value = decoded(value)?;
+        match name {
+            "account" => store.account = Some(value),
+            "keyFile" => store.key_file = Some(value.into()),
+            "endpoint" => store.endpoint = Some(endpoint(&value)?),
+            "caFile" => store.ca_file = Some(value.into()),
+            "conditions" => store.conditions = conditions(&value)?,
+            _ => {
+                return Err(format!(
+                    "unknown option {name:?}; known are account, keyFile, endpoint, caFile, conditions"
+                ));
+            }
+        }
+    }
+    Ok(store)
+}
+
+fn is_name(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    !text.is_empty() && text.chars().all(fits)
+}
+
+fn prefix(path: &str) -> Result<String, String> {
+    let prefix = path.trim_matches('/');
+    match prefix.is_empty() || prefix.split('/').all(is_name) {
+        true => Ok(prefix.to_owned()),
+        false => Err("the prefix may hold A-Z a-z 0-9 . _ - and / between its parts only".to_owned()),
+    }
+}
+
+fn endpoint(value: &str) -> Result<String, String> {
+    match value.starts_with("http://") || value.starts_with("https://") {
+        true => Ok(value.trim_end_matches('/').to_owned()),
+        false => Err("the endpoint must begin with http:// or https://".to_owned()),
+    }
+}
+
+fn conditions(value: &str) -> Result<Conditions, String> {
+    match value {
+        "required" => Ok(Conditions::Required),
+        "warn" => Ok(Conditions::Warn),
+        _ => Err("conditions is required or warn".to_owned()),
+    }
 }
 
 /// Undoes percent-encoding.
@@ -219,13 +336,19 @@ fn decoded(text: &str) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "it is no UTF-8 once the % are undone".to_owned())
 }
 
+fn shown(f: &mut fmt::Formatter<'_>, scheme: &str, bucket: &str, prefix: &str) -> fmt::Result {
+    let slash = if prefix.is_empty() { "" } else { "/" };
+    write!(f, "{scheme}://{bucket}{slash}{prefix}")
+}
+
 impl fmt::Display for StoreUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreUri::File(path) => write!(f, "file:{}", path.display()),
             StoreUri::Mongodb(store) => f.write_str(&redact::uri(&store.connection)),
-            StoreUri::S3(store) if store.prefix.is_empty() => write!(f, "s3://{}", store.bucket),
-            StoreUri::S3(store) => write!(f, "s3://{}/{}", store.bucket, store.prefix),
+            StoreUri::S3(store) => shown(f, "s3", &store.bucket, &store.prefix),
+            StoreUri::Google(store) => shown(f, "gs", &store.bucket, &store.prefix),
+            StoreUri::Azure(store) => shown(f, "az", &store.container, &store.prefix),
         }
     }
 }
@@ -278,6 +401,29 @@ mod tests {
     }
 
     #[test]
+    fn buckets_and_containers_of_other_services_have_theirs() {
+        let google = GoogleStore {
+            bucket: "backups".into(),
+            prefix: "a".into(),
+            credentials_file: Some("/c.json".into()),
+            endpoint: Some("http://h:1".into()),
+            ca_file: Some("/ca.pem".into()),
+            conditions: Conditions::Required,
+        };
+        let text = "gs://backups/a?credentialsFile=/c.json&endpoint=http://h:1&caFile=/ca.pem&conditions=required";
+        assert_eq!(text.parse(), Ok(StoreUri::Google(google)));
+        let azure = AzureStore {
+            container: "backups".into(),
+            account: Some("corp".into()),
+            key_file: Some("/k".into()),
+            conditions: Conditions::Warn,
+            ..AzureStore::default()
+        };
+        let text = "az://backups?account=corp&keyFile=/k&conditions=warn";
+        assert_eq!(text.parse(), Ok(StoreUri::Azure(azure)));
+    }
+
+    #[test]
     fn what_fits_no_store_is_refused_with_what_would() {
         for (text, cure) in [
             ("", "write file:"),
@@ -293,6 +439,10 @@ mod tests {
             ("s3://b/a//b", "the prefix may hold"),
             ("s3://id@b", "KEYID:SECRET"),
             ("s3://b?region=%2", "%25"),
+            ("gs://", "the bucket is missing"),
+            ("gs://b?region=x", "unknown option \"region\""),
+            ("az:///p", "the container is missing"),
+            ("az://c?key=secret", "known are account, keyFile"),
         ] {
             let refused = text.parse::<StoreUri>().unwrap_err();
             assert!(refused.contains(cure), "{text}: {refused}");
@@ -304,6 +454,8 @@ mod tests {
         for (text, shown) in [
             ("s3://ID:secret@b/p?credentialsFile=/secret", "s3://b/p"),
             ("s3://b", "s3://b"),
+            ("gs://b/p?credentialsFile=/secret", "gs://b/p"),
+            ("az://c?keyFile=/secret", "az://c"),
             (
                 "mongodb://u:secret@h1,h2/db?tlsCertificateKeyFilePassword=secret",
                 "mongodb://***@h1,h2/db",

@@ -95,6 +95,20 @@ impl HttpFront {
 const THROTTLED: &[u8] = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 76\r\nConnection: close\r\n\r\n<Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>    ";
 const FAILED: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
+/// Google's service understands what Amazon's does, but for the header with the condition; its client writes every path as one part.
+fn as_amazon_says(line: &str) -> String {
+    if line.ends_with(" HTTP/1.1") {
+        return line.replace("%2F", "/").replace("%2D", "-").replace("%2E", ".");
+    }
+    match line.to_ascii_lowercase().as_str() {
+        "x-goog-if-generation-match: 0" => "if-none-match: *".to_owned(),
+        _ => line.to_owned(),
+    }
+}
+
+/// The double wants to see somebody's key, and does not look whether it fits.
+const SOMEBODY: &str = "Authorization: AWS4-HMAC-SHA256 Credential=id/20200101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0\r\n";
+
 /// One request, then the connection is closed: every answer says so.
 async fn serve(
     mut client: TcpStream,
@@ -141,14 +155,22 @@ async fn serve(
         .lines()
         .filter(|line| {
             let line = line.to_ascii_lowercase();
-            let conditional = line.starts_with("if-none-match:") && mishap == Mishap::Unconditional;
-            !line.starts_with("connection:") && !line.is_empty() && !conditional
+            let condition = line.starts_with("if-none-match:") || line.starts_with("x-goog-if-generation-match:");
+            let conditional = condition && mishap == Mishap::Unconditional;
+            !line.starts_with("connection:")
+                && !line.starts_with("authorization: bearer")
+                && !line.is_empty()
+                && !conditional
         })
-        .map(|line| format!("{line}\r\n"))
+        .map(|line| format!("{}\r\n", as_amazon_says(line)))
         .collect();
+    let key = match head.contains("AWS4-") {
+        true => "",
+        false => SOMEBODY,
+    };
     let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
     server
-        .write_all(format!("{kept}Connection: close\r\n\r\n").as_bytes())
+        .write_all(format!("{kept}{key}Connection: close\r\n\r\n").as_bytes())
         .await?;
     server.write_all(&bytes[head_ends..]).await?;
     let mut answer = Vec::new();

@@ -4,7 +4,8 @@ use anyhow::{Result, ensure};
 use headwater_tests::proof::{comes_back, until_complete, until_stored};
 use headwater_tests::{Bed, Headwater, ReplicaSetSpec, S3, Trio, Workload, WorkloadSpec, until};
 
-/// Three daemons on one store: first copy under load, a snapshot, the owner killed, a restore at the end of everything.
+/// Three daemons on one store: first copy under load, a snapshot, the owner killed, a restore at the end; then all of them lost
+/// with their disks, and everything again from the store alone.
 /// `shake` is what the store goes through meanwhile.
 async fn a_backup_survives_its_owner(bed: &Bed, store: &str, shake: impl AsyncFn() -> Result<()>) -> Result<Trio> {
     let source = bed
@@ -26,6 +27,16 @@ async fn a_backup_survives_its_owner(bed: &Bed, store: &str, shake: impl AsyncFn
     ensure!(trio.owner().await? != owner);
     trio.start_daemon(owner).await?;
     workload.stop().await?;
+    trio.comes_back(bed, &source).await?;
+    trio.lose_everything()?;
+    let told = trio.recover().await?;
+    ensure!(told["done"] == true, "{told}");
+    for number in 0..trio.daemons() {
+        trio.start_daemon(number).await?;
+    }
+    trio.until_whole().await?;
+    trio.start_agent(0)?;
+    trio.until_applied(source.mark("after the recovery").await?).await?;
     trio.comes_back(bed, &source).await?;
     Ok(trio)
 }

@@ -41,6 +41,35 @@ async fn s3_conforms() -> Result<()> {
     Ok(())
 }
 
+/// There is no double of Google's service for the interface we use, but it is Amazon's with another word for the condition.
+#[tokio::test(flavor = "multi_thread")]
+async fn google_conforms_on_a_double_that_knows_its_condition() -> Result<()> {
+    let service = S3::start().await?;
+    let front = HttpFront::before(service.port(), |_| Mishap::None).await?;
+    let folder = tempfile::tempdir()?;
+    let key = folder.path().join("key.json");
+    let account = r#"{"private_key":"", "private_key_id":"", "client_email":"", "disable_oauth":true}"#;
+    std::fs::write(&key, account)?;
+    let uri = |port: u16| {
+        let (bucket, key) = (s3::BUCKET, key.display());
+        format!("gs://{bucket}/some/prefix?credentialsFile={key}&endpoint=http://127.0.0.1:{port}")
+    };
+    conformance::check(&opener(&uri(front.port()), None)?).await?;
+    let objects = opener(&service.uri("some/prefix"), None)?().await?;
+    objects.put_new("a/b", Bytes::from_static(b"x")).await?;
+    let found = opener(&uri(front.port()), None)?().await?.get("a/b").await?;
+    ensure!(found == Bytes::from_static(b"x"), "it is another place");
+    let careless = HttpFront::before(service.port(), |_| Mishap::Unconditional).await?;
+    let refused = opener(&uri(careless.port()), None)?().await.map(drop);
+    ensure!(
+        refused
+            .as_ref()
+            .is_err_and(|e| e.to_string().contains("does not keep conditional writes")),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_conforms_when_the_service_has_mishaps() -> Result<()> {
     let service = S3::start().await?;

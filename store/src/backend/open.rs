@@ -5,9 +5,9 @@ use std::sync::Arc;
 use headwater_host::Host;
 use headwater_model::StoreUri;
 
+use super::bucket;
 use super::directory::DirectoryObjects;
 use super::mongodb::{self, BackingSet};
-use super::s3;
 use super::split::{Place, SplitObjects, place};
 use crate::claim;
 use crate::objects::{Objects, StoreError};
@@ -119,7 +119,9 @@ async fn open_one(
 ) -> Result<Arc<dyn Objects>, StoreError> {
     match uri {
         StoreUri::File(folder) => Ok(Arc::new(DirectoryObjects::open(folder, host.blocking.clone()).await?)),
-        StoreUri::S3(place) => s3::connect(place, host).await,
+        StoreUri::S3(place) => bucket::amazon(place, host).await,
+        StoreUri::Google(place) => bucket::google(place, host).await,
+        StoreUri::Azure(place) => bucket::azure(place, host).await,
         StoreUri::Mongodb(place) => {
             let (objects, set) = mongodb::connect(place, host).await?;
             backing_sets.push(set);

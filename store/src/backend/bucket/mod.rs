@@ -1,8 +1,9 @@
-//! Objects in a bucket of a service that speaks S3, through the crate `object_store`; the only folder that names it.
+//! Objects in a bucket of Amazon S3 and its kin, of Google Cloud Storage, or in a container of Azure Blob Storage, through the
+//! crate `object_store`; the only folder that names it.
 //!
-//! What the promises of [`Objects`] rest on here: S3 acknowledges only what is durable, reads and listings see every
-//! acknowledged write, and `If-None-Match: *` lets one of several writers win. The last is not so everywhere, which is
-//! why [`super::probe`] looks at it when a store is opened.
+//! What the promises of [`Objects`] rest on here: the service acknowledges only what is durable, reads and listings see every
+//! acknowledged write, and a condition (`If-None-Match: *`; Google's `x-goog-if-generation-match: 0`) lets one of several
+//! writers win. The last is not so everywhere, which is why [`super::probe`] looks at it when a store is opened.
 //!
 //! The client repeats requests by itself (throttled, refused for a moment, cut off). A repeated `put_new` whose first
 //! try had its effect answers `Exists`, as it does to a caller who repeats it; nobody's bytes are ever replaced.
@@ -21,7 +22,7 @@ use futures::{FutureExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload, WriteMultipart};
 
-pub use connect::connect;
+pub use connect::{amazon, azure, google};
 
 use crate::objects::{ObjectMeta, Objects, Put, StoreError, check_key, check_prefix};
 
@@ -41,13 +42,13 @@ const PARTS_AT_ONCE: usize = 4;
 const WORDS: usize = 400;
 
 /// A bucket, or what lies below a prefix of it.
-pub struct S3Objects {
+pub struct BucketObjects {
     store: Arc<dyn ObjectStore>,
     /// Empty, or with a `/` at its end.
     prefix: String,
 }
 
-impl S3Objects {
+impl BucketObjects {
     fn path(&self, key: &str) -> Result<Path, StoreError> {
         check_key(key)?;
         Path::parse(format!("{}{key}", self.prefix)).map_err(|e| StoreError::refused(key, e))
@@ -164,7 +165,7 @@ fn outside(key: &str, range: &Range<u64>, size: u64) -> StoreError {
 }
 
 #[async_trait]
-impl Objects for S3Objects {
+impl Objects for BucketObjects {
     async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
         let path = self.path(key)?;
         for _ in 0..CONFLICTS {
