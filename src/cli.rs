@@ -1,5 +1,6 @@
 //! The command line: what may be typed, and which file carries it out.
 
+mod access;
 mod agent;
 mod alerts;
 mod archive;
@@ -78,6 +79,9 @@ pub struct Global {
     /// File that holds the key [default: that of the quickstart of this user]
     #[arg(long, global = true, value_name = "FILE", env = "HEADWATER_KEY_FILE")]
     key_file: Option<PathBuf>,
+    /// File with the certificates, PEM, by which a service with https:// is believed [default: the system's]
+    #[arg(long, global = true, value_name = "FILE", env = "HEADWATER_CA_FILE")]
+    ca_file: Option<PathBuf>,
     /// How results look
     #[arg(long, global = true, value_enum, default_value = "table")]
     output: Format,
@@ -126,6 +130,9 @@ enum Command {
     /// Make and change the keys of encryption at rest
     #[command(subcommand)]
     Key(key::Key),
+    /// Let people and agents in, and shut them out
+    #[command(subcommand)]
+    Access(access::Access),
     /// See and change the cluster of daemons
     #[command(subcommand)]
     Cluster(cluster::Cluster),
@@ -166,7 +173,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Explain(explain) => explain.run(global.output),
         Command::Completions { shell } => completions(shell),
         Command::Quickstart(quickstart) => on_runtime(quickstart.run(global)),
-        Command::Daemon(daemon) => on_runtime(daemon.run()),
+        Command::Daemon(daemon) => on_runtime(daemon.run(global)),
         Command::Agent(agent) => on_runtime(agent.run(global)),
         Command::Deployment(deployment) => ask(global, deployment, deployment::Deployment::run),
         Command::Status(status) => ask(global, status, status::Status::run),
@@ -183,13 +190,19 @@ fn run(cli: Cli) -> Outcome {
         Command::Cluster(cluster::Cluster::Recover(recover)) => on_runtime(recover.run(global)),
         Command::Store(store::Store::Move(moving)) => on_runtime(moving.run(global)),
         Command::Cluster(cluster) => ask(global, cluster, cluster::Cluster::run),
+        Command::Access(access) => ask(global, access, access::Access::run),
         Command::Restores(restores) => ask(global, restores, restores::Restores::run),
     }
 }
 
 /// Carries out a command that talks to a service.
 fn ask<C>(global: Global, command: C, run: impl AsyncFnOnce(C, &Client, Format) -> Outcome) -> Outcome {
-    let access = local::access(&global.service, global.key_file.as_deref(), &variable)?;
+    let access = local::access(
+        &global.service,
+        global.key_file.as_deref(),
+        global.ca_file.as_deref(),
+        &variable,
+    )?;
     let client = Client::new(access)?;
     // Ctrl-C ends the process as it ends any other, also at a prompt; a command that has more to do says so itself.
     on_runtime(run(command, &client, global.output))

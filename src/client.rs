@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::local::Access;
+use crate::roots;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Silence from the service beyond this is an end of the connection; also between pieces of an archive.
@@ -29,17 +30,25 @@ impl Client {
     /// Prepares; connects to nothing yet.
     pub fn new(access: Access) -> Outcome<Self> {
         headwater_host::real::use_ring();
-        let http = reqwest::Client::builder()
+        let secured = access.services.iter().any(|url| roots::is_secured(url));
+        let unusable = |e: reqwest::Error| {
+            let failure = Failure::new(Exit::Failed, format!("the HTTP client cannot start: {}", innermost(&e)));
+            match secured {
+                true => failure.help("name the certificates by which the service is believed with --ca-file"),
+                false => failure,
+            }
+        };
+        let builder = reqwest::Client::builder();
+        let builder = roots::believing(builder, secured, access.ca_pem.as_deref()).map_err(unusable)?;
+        let http = builder
             .connect_timeout(CONNECT_DEADLINE)
             .read_timeout(SILENCE_DEADLINE)
             // The key goes to the addresses that were given and to no other.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            // They speak without TLS as yet, and must do so on a machine without any certificates.
-            .tls_certs_only([])
             .user_agent(concat!("headwater/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|e| Failure::new(Exit::Failed, format!("the HTTP client cannot start: {e}")))?;
+            .map_err(unusable)?;
         Ok(Client { http, access })
     }
 
@@ -140,8 +149,15 @@ async fn refusal_of(response: Response) -> Failure {
 }
 
 fn unreachable(service: &str, error: &reqwest::Error) -> Failure {
-    let message = format!("no service answers at {service}: {}", innermost(error));
-    Failure::new(Exit::Unreachable, message).help("start `headwater daemon`, or give its address with --service")
+    let reason = innermost(error);
+    let help = match reason.as_str() {
+        reason if reason.contains("certificate") => {
+            "name the certificates by which the service is believed with --ca-file, and the host as its certificate does"
+        }
+        reason if reason.contains("corrupt message") => "it may speak without TLS: write http:// instead of https://",
+        _ => "start `headwater daemon`, or give its address with --service",
+    };
+    Failure::new(Exit::Unreachable, format!("no service answers at {service}: {reason}")).help(help)
 }
 
 /// A connection that broke after the request was sent: whether it was carried out is not known.
@@ -206,6 +222,7 @@ mod tests {
         Client::new(Access {
             services,
             key: "k".into(),
+            ca_pem: None,
         })
         .unwrap()
     }

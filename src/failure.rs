@@ -64,7 +64,7 @@ impl fmt::Display for Failure {
 /// The exit code for a refusal of the service.
 pub fn exit_of(kind: RefusalKind) -> Exit {
     match kind {
-        RefusalKind::Unauthorized => Exit::Auth,
+        RefusalKind::Unauthorized | RefusalKind::Forbidden => Exit::Auth,
         RefusalKind::NotFound => Exit::NotFound,
         RefusalKind::Invalid => Exit::Usage,
         RefusalKind::Gap | RefusalKind::Stale | RefusalKind::Conflict => Exit::Conflict,
@@ -76,8 +76,12 @@ pub fn exit_of(kind: RefusalKind) -> Exit {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        let failure = Failure::new(exit_of(refusal.kind), refusal.message);
+        let kind = refusal.kind;
+        let failure = Failure::new(exit_of(kind), refusal.message);
         match failure.exit {
+            Exit::Auth if kind == RefusalKind::Forbidden => {
+                failure.help("use a key that has this right; `headwater access create` makes one")
+            }
             Exit::Auth => failure.help("give the key with --key-file or HEADWATER_KEY_FILE"),
             Exit::NotRestorable => failure.help("`headwater timeline NAME` shows what can be restored"),
             Exit::Retry => failure.help("run the same command again later"),
@@ -112,6 +116,7 @@ mod tests {
     fn every_kind_of_refusal_has_its_exit_code() {
         for (kind, exit) in [
             (RefusalKind::Unauthorized, 6),
+            (RefusalKind::Forbidden, 6),
             (RefusalKind::NotFound, 4),
             (RefusalKind::Invalid, 2),
             (RefusalKind::Gap, 5),

@@ -62,7 +62,24 @@ pub fn of_node(dir: &Path) -> Outcome<Keys> {
 }
 
 fn read_or_make(path: &Path) -> Outcome<String> {
-    if path.exists() { read(path) } else { make(path) }
+    if !path.exists() {
+        return make_api_key(path);
+    }
+    let key = read(path)?;
+    match headwater_protocol::access::key_id(&key) {
+        Some(_) => Ok(key),
+        None => {
+            let failure = Failure::new(Exit::Auth, format!("{} holds no API key", path.display()));
+            Err(failure.help("remove the file: the daemon makes a new one; the former key opens nothing any more"))
+        }
+    }
+}
+
+fn make_api_key(path: &Path) -> Outcome<String> {
+    let (mut id, mut secret) = ([0; 4], [0; 32]);
+    OsRng.fill_bytes(&mut id);
+    OsRng.fill_bytes(&mut secret);
+    keep(path, headwater_protocol::access::key_text(id, secret))
 }
 
 /// Reads a key file; white space around the key is not part of it.
@@ -137,10 +154,19 @@ mod tests {
         let node = dir.path().join("node");
         let first = of_node(&node).unwrap();
         assert_ne!(first.admin, first.agent);
-        assert_eq!(first.admin.len(), 64);
+        assert!(first.admin.starts_with("hw_") && first.agent.starts_with("hw_"));
         assert_eq!(of_node(&node).unwrap().admin, first.admin);
         let mode = std::fs::metadata(admin_file(&node)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_key_of_another_form_is_refused_with_the_cure() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(admin_file(dir.path()), "ab".repeat(32)).unwrap();
+        let failure = of_node(dir.path()).err().unwrap();
+        assert_eq!(failure.exit, Exit::Auth);
+        assert!(failure.help.unwrap().contains("remove the file"));
     }
 
     #[test]

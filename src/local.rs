@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, file_fault};
-use crate::keys;
+use crate::{keys, roots};
 
 /// The pointer a quickstart leaves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct Access {
     pub services: Vec<String>,
     /// The bearer key.
     pub key: String,
+    /// Certificates, PEM, by which a service with `https` is believed; `None` for the system's.
+    pub ca_pem: Option<Vec<u8>>,
 }
 
 /// Where the pointer lies; `None` without a home.
@@ -59,7 +61,12 @@ fn find(env: &dyn Fn(&str) -> Option<String>) -> Option<Local> {
 }
 
 /// Which service, and with which key.
-pub fn access(services: &[String], key_file: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Outcome<Access> {
+pub fn access(
+    services: &[String],
+    key_file: Option<&Path>,
+    ca_file: Option<&Path>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Outcome<Access> {
     let local = find(env);
     let asked = services
         .iter()
@@ -78,6 +85,7 @@ pub fn access(services: &[String], key_file: Option<&Path>, env: &dyn Fn(&str) -
         Some(path) => Ok(Access {
             services,
             key: keys::read(&path)?,
+            ca_pem: roots::read(ca_file)?,
         }),
         None => {
             let failure = Failure::new(Exit::Auth, "no key is known for this service");
@@ -91,12 +99,13 @@ pub fn checked_url(text: &str) -> Outcome<String> {
     let trimmed = text.trim().trim_end_matches('/');
     let host = trimmed
         .strip_prefix("http://")
+        .or(trimmed.strip_prefix("https://"))
         .filter(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']));
     match host {
         Some(_) => Ok(trimmed.to_owned()),
         None => {
             let failure = Failure::new(Exit::Usage, format!("{text:?} is no address of a service"));
-            Err(failure.help("write http://HOST:PORT; for encryption put a proxy or tunnel on this machine in between"))
+            Err(failure.help("write http://HOST:PORT, or https://HOST:PORT for a service with TLS"))
         }
     }
 }
@@ -132,7 +141,7 @@ mod tests {
         fn access(&self, services: &[&str], key_file: Option<&str>) -> Outcome<Access> {
             let services: Vec<String> = services.iter().map(|s| (*s).to_owned()).collect();
             let key_file = key_file.map(|name| self.0.path().join(name));
-            access(&services, key_file.as_deref(), &|name| self.env(name))
+            access(&services, key_file.as_deref(), None, &|name| self.env(name))
         }
     }
 
@@ -166,9 +175,18 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_addresses_are_services() {
+    fn only_addresses_are_services() {
         assert_eq!(checked_url("http://h:1/").unwrap(), "http://h:1");
-        for wrong in ["", "h:1", "https://h", "http://", "http://u@h", "http://h/path"] {
+        assert_eq!(checked_url("https://h:1").unwrap(), "https://h:1");
+        for wrong in [
+            "",
+            "h:1",
+            "ftp://h",
+            "http://",
+            "https://",
+            "http://u@h",
+            "http://h/path",
+        ] {
             assert_eq!(checked_url(wrong).unwrap_err().exit, Exit::Usage, "{wrong}");
         }
     }

@@ -14,6 +14,7 @@ mod master_keys;
 mod node;
 mod output;
 mod recover;
+mod roots;
 mod stop;
 mod store_move;
 mod transport;

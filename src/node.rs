@@ -9,10 +9,11 @@ use headwater_actors::enrol::{Enrolled, Wish, enrol};
 use headwater_actors::{Backup, Ground, Tuning};
 use headwater_cluster::alerts::Thresholds;
 use headwater_cluster::shares::Rhythm;
-use headwater_cluster::{Control, Identity, KeyRole, NodeId};
+use headwater_cluster::{Control, Identity, NodeId};
 use headwater_config::Settings;
-use headwater_host::real::SledKv;
+use headwater_host::real::{SledKv, TlsAcceptor};
 use headwater_host::{Host, Kv};
+use headwater_model::KeyRole;
 use headwater_protocol::internal::ClusterKey;
 use headwater_service::Door;
 use headwater_store::backend::open::{self, Places};
@@ -21,9 +22,9 @@ use headwater_store::objects::{Objects, StoreError};
 use tokio::sync::watch;
 
 use crate::keys::Keys;
-use crate::master_keys;
 use crate::transport::{HttpTransport, STRANGERS};
 use crate::webhook::HttpWebhook;
+use crate::{master_keys, roots};
 
 /// Milliseconds between a leader's heartbeats…
 const HEARTBEAT_MS: u64 = 120;
@@ -48,6 +49,8 @@ pub struct Node {
     pub backup: Backup,
     /// Its side door, for other daemons.
     pub door: Door,
+    /// How it listens.
+    pub tls: Option<TlsAcceptor>,
     control: Control,
 }
 
@@ -65,6 +68,8 @@ pub struct AgentSettings {
     pub services: Vec<String>,
     /// Its bearer key.
     pub key: String,
+    /// Certificates, PEM, by which a service with `https` is believed; `None` for the system's.
+    pub ca_pem: Option<Vec<u8>>,
     /// Its own id.
     pub id: String,
 }
@@ -76,7 +81,9 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
         .await
         .context("cannot open the store")?;
     let key = ClusterKey::new(cluster_key);
-    let transport = HttpTransport::new(host.clone(), key.clone())?;
+    let tls = tls(&settings)?;
+    let calls = tls.as_ref().map(|(_, ca)| ca.as_deref());
+    let transport = HttpTransport::new(host.clone(), key.clone(), calls)?;
     let kv = open_disk(&host, &settings)
         .await
         .context("cannot open the control state")?;
@@ -159,7 +166,7 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
         .await
         .map_err(|refusal| anyhow::anyhow!(refusal.message))?;
     // A node that is the whole cluster admits at once; one of several as soon as there is a leader.
-    let admitting = host.spawn(admit(backup.clone(), keys));
+    let admitting = host.spawn(admit(backup.clone(), node, keys));
     if control.is_leader() && control.voters().len() == 1 {
         admitting.await.context("the keys could not be admitted")?;
     }
@@ -169,7 +176,24 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
         node: node.0,
         server: backup.server(),
     };
-    Ok(Node { backup, door, control })
+    let tls = tls.map(|(acceptor, _)| acceptor);
+    if let Some(acceptor) = tls.clone() {
+        drop(host.spawn(acceptor.follow()));
+    }
+    Ok(Node {
+        backup,
+        door,
+        tls,
+        control,
+    })
+}
+
+/// How a node listens with TLS, and the certificates by which it believes other nodes.
+fn tls(settings: &Settings) -> anyhow::Result<Option<(TlsAcceptor, Option<Vec<u8>>)>> {
+    let Some(tls) = &settings.tls else { return Ok(None) };
+    let acceptor = TlsAcceptor::open(&tls.cert, &tls.key).context("TLS cannot be set up")?;
+    let ca = roots::read(tls.ca.as_deref()).map_err(|failure| anyhow::anyhow!(failure.message))?;
+    Ok(Some((acceptor, ca)))
 }
 
 /// A store besides that of the blocks is claimed by the node that began the cluster; all others must find it so.
@@ -209,9 +233,10 @@ pub fn advertised(settings: &Settings) -> String {
 }
 
 /// Makes the keys of this node known to the cluster.
-async fn admit(backup: Backup, keys: Keys) {
+async fn admit(backup: Backup, node: NodeId, keys: Keys) {
     for (key, role) in [(&keys.admin, KeyRole::Admin), (&keys.agent, KeyRole::Agent)] {
-        while let Err(refusal) = backup.admit(key, role).await {
+        let name = format!("node-{node}-{role}");
+        while let Err(refusal) = backup.admit(key, role, &name).await {
             tracing::debug!("a key is not admitted yet: {}", refusal.message);
             tokio::time::sleep(ADMIT_PAUSE).await;
         }
@@ -222,6 +247,7 @@ async fn admit(backup: Backup, keys: Keys) {
 pub async fn run_agent(settings: AgentSettings, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let mut agent = headwater_agent::AgentSettings::new(settings.services, settings.key, settings.id);
     agent.host_name = host_name();
+    agent.ca_pem = settings.ca_pem;
     headwater_agent::run(Host::real()?, agent, stop).await?;
     Ok(())
 }

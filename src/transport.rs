@@ -10,6 +10,8 @@ use headwater_cluster::Addresses;
 use headwater_host::{Host, Transport, TransportError};
 use headwater_protocol::internal::{self, ClusterKey, Envelope};
 
+use crate::roots;
+
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// No call waits longer, whatever its caller forgot.
 const CALL_DEADLINE: Duration = Duration::from_secs(120);
@@ -23,6 +25,7 @@ pub struct HttpTransport(Arc<Inner>);
 
 struct Inner {
     http: reqwest::Client,
+    scheme: &'static str,
     host: Host,
     key: ClusterKey,
     /// The cluster and this node's number; not known while it joins.
@@ -32,20 +35,22 @@ struct Inner {
 
 impl HttpTransport {
     /// Prepares; nobody is known yet.
-    pub fn new(host: Host, key: ClusterKey) -> anyhow::Result<Self> {
+    ///
+    /// With `tls` every node is called so, and believed by those certificates, PEM, or by the system's.
+    pub fn new(host: Host, key: ClusterKey, tls: Option<Option<&[u8]>>) -> anyhow::Result<Self> {
         headwater_host::real::use_ring();
-        let http = reqwest::Client::builder()
+        let builder = roots::believing(reqwest::Client::builder(), tls.is_some(), tls.flatten())?;
+        let http = builder
             .connect_timeout(CONNECT_DEADLINE)
             .timeout(CALL_DEADLINE)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            // They speak without TLS as yet, and must do so on a machine without any certificates.
-            .tls_certs_only([])
             .tcp_nodelay(true)
             .build()
             .context("the HTTP client cannot start")?;
         Ok(HttpTransport(Arc::new(Inner {
             http,
+            scheme: if tls.is_some() { "https" } else { "http" },
             host,
             key,
             home: OnceLock::new(),
@@ -83,7 +88,7 @@ impl Inner {
         let hex: String = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
         let sent = self
             .http
-            .post(format!("http://{address}{}", internal::PATH))
+            .post(format!("{}://{address}{}", self.scheme, internal::PATH))
             .header(internal::CLUSTER, &envelope.cluster)
             .header(internal::FROM, envelope.from)
             .header(internal::TO, envelope.to)

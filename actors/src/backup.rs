@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use headwater_cluster::{Command, KeyRole, placement};
+use headwater_cluster::{Command, placement};
 use headwater_host::Serve;
 use headwater_model::{DeploymentName, ReplicaSetId, SnapshotId};
 use headwater_protocol::admin::{
@@ -47,27 +47,6 @@ impl Backup {
         Arc::new(Server::new(&self.node))
     }
 
-    /// What the bearer of this key may do; `None` for an unknown key.
-    pub fn role_of(&self, key: &str) -> Option<KeyRole> {
-        self.node.ground.control.state().keys.get(&key_hash(key)).copied()
-    }
-
-    /// Lets the bearer of a key in; again with the same role is no change.
-    pub async fn admit(&self, key: &str, role: KeyRole) -> Result<(), Refusal> {
-        if self.role_of(key) == Some(role) {
-            return Ok(());
-        }
-        submit(
-            &self.node.ground.control,
-            Command::AddKey {
-                hash: key_hash(key),
-                role,
-            },
-        )
-        .await
-        .map(|_| ())
-    }
-
     /// Whether this node can serve: what a node outside of its cluster knows may be long out of date.
     pub fn ready(&self) -> Result<(), Refusal> {
         let control = &self.node.ground.control;
@@ -82,15 +61,21 @@ impl Backup {
 
     // ---- the agent's side --------------------------------------------------------------------------------------
 
-    /// What an agent shall protect: what it has the lease of.
-    pub async fn orders(&self, request: OrdersRequest) -> Result<OrdersReply, Refusal> {
+    /// What an agent shall protect: what it has the lease of, and only that of the scope of its key.
+    pub async fn orders(&self, mut request: OrdersRequest) -> Result<OrdersReply, Refusal> {
+        let (agent, scope) = (request.agent.clone(), request.scope.clone());
+        let within = |name: &DeploymentName| scope.is_empty() || scope.contains(name);
+        request.clusters.retain(|report| within(&report.deployment));
+        request.faults.retain(|fault| within(&fault.deployment));
         self.node.heard(request.clone());
-        let agent = request.agent.clone();
-        match self.at_leader_soon(Ask::Orders(request)).await {
+        let mut reply = match self.at_leader_soon(Ask::Orders(request)).await {
             // Without a leader everything goes on as it is.
-            Err(refusal) if refusal.kind == RefusalKind::Unavailable => Ok(self.orders_here(&agent)),
-            answer => answer,
-        }
+            Err(refusal) if refusal.kind == RefusalKind::Unavailable => self.orders_here(&agent),
+            answer => answer?,
+        };
+        // Also when it says that it is another agent, or its key was changed for one with less: an order holds a password.
+        reply.deployments.retain(|order| within(&order.deployment));
+        Ok(reply)
     }
 
     /// Opens a stream; a replica set that is seen for the first time is registered.
@@ -444,11 +429,6 @@ impl Backup {
         };
         self.to_read(&id).await
     }
-}
-
-/// As keys are kept: BLAKE3 in hexadecimal.
-fn key_hash(key: &str) -> String {
-    blake3::hash(key.as_bytes()).to_hex().to_string()
 }
 
 pub(crate) fn not_found(what: &str, which: impl std::fmt::Display) -> Refusal {

@@ -85,7 +85,7 @@ impl Node {
         let Some(leading) = self.leads_for() else { return };
         let leading_ms = leading.as_millis() as u64;
         let state = self.ground.control.state();
-        for command in leases::plan(&state, &self.agents_silent_ms(), leading_ms) {
+        for command in leases::plan(&state, &self.agents_heard(), leading_ms) {
             if let Command::GrantLease { deployment, agent, .. } = &command {
                 tracing::info!(%deployment, agent, "an agent gets the lease of a deployment");
             }

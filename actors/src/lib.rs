@@ -1,8 +1,10 @@
 //! When things happen: supervisors and their children. actix lives here, in [`worker`], [`child`], [`supervisor`] and
 //! [`node`] only; what the children do is in [`work`].
 
+pub mod access;
 pub mod alerting;
 pub mod archive;
+pub mod auditing;
 pub mod backup;
 pub mod board;
 mod cataloging;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use actix::{Actor, Addr, Arbiter};
 use futures::future::join_all;
+use headwater_cluster::leases::Heard;
 use headwater_cluster::{NodeId, ReplicaSet, State};
 use headwater_host::ExitReason;
 use headwater_model::{DeploymentName, Epoch, ReplicaSetId};
@@ -250,13 +251,16 @@ impl Node {
             .cloned()
     }
 
-    /// Milliseconds since each agent was heard here.
-    pub fn agents_silent_ms(&self) -> BTreeMap<String, u64> {
+    /// The agents that were heard here.
+    pub fn agents_heard(&self) -> BTreeMap<String, Heard> {
         let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        let silent = |presence: &Presence| presence.heard.elapsed().as_millis() as u64;
+        let heard = |presence: &Presence| Heard {
+            silent_ms: presence.heard.elapsed().as_millis() as u64,
+            scope: presence.who.scope.clone(),
+        };
         agents
             .iter()
-            .map(|(id, presence)| (id.clone(), silent(presence)))
+            .map(|(id, presence)| (id.clone(), heard(presence)))
             .collect()
     }
 

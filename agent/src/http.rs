@@ -15,14 +15,21 @@ impl Http {
     /// A client with the settings' time limits.
     pub fn new(settings: &AgentSettings) -> Result<Http, NoService> {
         headwater_host::real::use_ring();
-        let client = reqwest::Client::builder()
+        let unusable = |e: reqwest::Error| NoService::Client(told(e));
+        let builder = reqwest::Client::builder();
+        let secured = settings.service.iter().any(|url| url.starts_with("https://"));
+        let builder = match (secured, &settings.ca_pem) {
+            // Who speaks plainly must be able to on a machine without any certificates.
+            (false, _) => builder.tls_certs_only([]),
+            (true, None) => builder,
+            (true, Some(pem)) => builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem).map_err(unusable)?),
+        };
+        let client = builder
             .connect_timeout(Duration::from_secs(5))
             .timeout(settings.request_timeout)
             .redirect(reqwest::redirect::Policy::none())
-            // They speak without TLS as yet, and must do so on a machine without any certificates.
-            .tls_certs_only([])
             .build()
-            .map_err(|e| NoService::Client(e.to_string()))?;
+            .map_err(unusable)?;
         Ok(Http(client))
     }
 }

@@ -1,7 +1,7 @@
 //! What to protect: asks the service once a second and keeps exactly one stream per replica set it names, and one look at
 //! every deployment that is not known to be a replica set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::AbortHandle;
@@ -189,6 +189,7 @@ async fn follow(
             version: settings.version.clone(),
             faults: tidings.faults(),
             clusters: tidings.clusters(),
+            scope: BTreeSet::new(),
         };
         match service.orders(&request).await {
             Ok(reply) => {
@@ -210,7 +211,7 @@ async fn follow(
                     streams.insert(order.key(), Running { order, abort });
                 }
             }
-            Err(refusal) if refusal.kind == RefusalKind::Unauthorized && !heard => {
+            Err(refusal) if matches!(refusal.kind, RefusalKind::Unauthorized | RefusalKind::Forbidden) && !heard => {
                 return Err(AgentError::Key(refusal.message));
             }
             Err(refusal) => tracing::error!("the service refuses to give orders: {}", refusal.message),

@@ -8,8 +8,10 @@ use headwater_model::limits::MIB;
 /// Settings of one agent. [`AgentSettings::new`] fills in defaults that suit nearly everyone.
 #[derive(Clone)]
 pub struct AgentSettings {
-    /// Base URLs of the service's nodes, as `http://host:port`; tried in turn.
+    /// Base URLs of the service's nodes, as `http://host:port` or `https://…`; tried in turn.
     pub service: Vec<String>,
+    /// Certificates, PEM, by which a service with `https` is believed; `None` for the system's.
+    pub ca_pem: Option<Vec<u8>>,
     /// The agent key. Never logged.
     pub key: String,
     /// The agent's own id, made at its first start and kept.
@@ -39,6 +41,7 @@ impl AgentSettings {
     pub fn new(service: Vec<String>, key: impl Into<String>, agent_id: impl Into<String>) -> Self {
         AgentSettings {
             service,
+            ca_pem: None,
             key: key.into(),
             agent_id: agent_id.into(),
             host_name: String::new(),

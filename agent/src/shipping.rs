@@ -85,7 +85,8 @@ fn judge(status: u16, body: &[u8]) -> Verdict {
         Err(_) if status >= 500 || matches!(status, 408 | 425 | 429) => Verdict::Again(format!("HTTP status {status}")),
         Err(_) => {
             let kind = match status {
-                401 | 403 => RefusalKind::Unauthorized,
+                401 => RefusalKind::Unauthorized,
+                403 => RefusalKind::Forbidden,
                 404 => RefusalKind::NotFound,
                 409 => RefusalKind::Conflict,
                 _ => RefusalKind::Invalid,

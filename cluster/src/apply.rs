@@ -6,8 +6,8 @@
 use crate::command::{Command, Response};
 use crate::state::State;
 use crate::{
-    alerts, catalog, checkpoints, deployments, grooms, integrity, keeping, keys, leases, nodes, replica_sets, restores,
-    schedules, sharding, snapshots,
+    alerts, audit, catalog, checkpoints, deployments, grooms, integrity, keeping, keys, leases, nodes, replica_sets,
+    restores, schedules, sharding, snapshots,
 };
 
 /// Carries out `command`. A refusal changes nothing.
@@ -15,6 +15,7 @@ pub fn apply(state: &mut State, command: &Command) -> Response {
     let answer = carry_out(state, command).unwrap_or_else(|refusal| refusal);
     if !answer.is_refused() {
         integrity::follow(state, command);
+        audit::follow(state, command);
     }
     answer
 }
@@ -86,8 +87,8 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
             until,
         } => restores::create(state, *token, set, request_json, *created_ms, uses.as_ref(), *until),
         Command::UpdateRestore { id, epoch, progress } => restores::update(state, *id, *epoch, progress),
-        Command::AddKey { hash, role } => keys::add(state, hash, *role),
-        Command::RemoveKey { hash } => keys::remove(state, hash),
+        Command::AddKey { id, key } => keys::add(state, id, key),
+        Command::RemoveKey { id } => keys::remove(state, id),
         Command::BeginCluster { cluster, nodes } => nodes::begin(state, cluster, nodes),
         Command::AddNode { token, address } => nodes::add(state, *token, address),
         Command::StartNode { node, start, address } => nodes::start(state, *node, *start, address),
@@ -177,6 +178,13 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
             completed_ms,
         } => checkpoints::cut(state, set, id, *epoch, image, *stored_bytes, *completed_ms),
         Command::FailCheckpoint { name, id, why } => checkpoints::fail(state, name, id, why),
+        Command::BeginAudit { entry } => audit::begin(state, entry),
+        Command::EndAudit {
+            token,
+            deployment,
+            restore,
+            outcome,
+        } => audit::end(state, *token, deployment.as_ref(), *restore, outcome),
     }
 }
 

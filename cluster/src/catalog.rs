@@ -1,7 +1,7 @@
 //! The catalog: what of the control state must outlive every daemon, in pieces, and how a new cluster takes it in.
 //!
 //! It lies in the backing store (`store/src/catalog.rs`), so that the store alone suffices. Not in it: nodes, keys, leases,
-//! alerts, restores and checks, which belong to daemons; the secrets of connection strings; and who owns what.
+//! alerts, restores, checks and who did what, which belong to daemons; the secrets of connection strings; and who owns what.
 
 use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, ReplicaSetId, SnapshotId, redact};
 use serde::{Deserialize, Serialize};

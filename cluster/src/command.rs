@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotId, Ts, WrappedKey};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditEntry;
 use crate::catalog::Piece;
 use crate::grooms::GroomReport;
 use crate::integrity::{CheckKind, Damage, Pass, Standing};
-use crate::keys::KeyRole;
+use crate::keys::Key;
 use crate::replica_sets::ImageRef;
 use crate::restores::RestoreState;
 use crate::retention::Retention;
@@ -200,15 +201,15 @@ pub enum Command {
     },
     /// Lets a key in.
     AddKey {
-        /// BLAKE3 of the key, 64 hexadecimal digits in lower case.
-        hash: String,
-        /// As what.
-        role: KeyRole,
+        /// What the key itself says it is: hexadecimal digits in lower case.
+        id: String,
+        /// Whose it is, what it may do, and its hash.
+        key: Key,
     },
     /// Shuts a key out.
     RemoveKey {
-        /// BLAKE3 of the key.
-        hash: String,
+        /// Its id.
+        id: String,
     },
     /// Names the cluster and makes its first nodes known.
     BeginCluster {
@@ -497,6 +498,22 @@ pub enum Command {
         id: SnapshotId,
         /// For users; cut at [`headwater_model::limits::PROBLEM_MAX_BYTES`].
         why: String,
+    },
+    /// Notes that somebody is about to do something.
+    BeginAudit {
+        /// Who, what, when.
+        entry: AuditEntry,
+    },
+    /// Notes what became of it.
+    EndAudit {
+        /// Of which.
+        token: u64,
+        /// Of which deployment it was, if that was known only now.
+        deployment: Option<DeploymentName>,
+        /// The restore that came of it.
+        restore: Option<u64>,
+        /// In words.
+        outcome: String,
     },
 }
 

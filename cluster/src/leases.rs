@@ -3,7 +3,7 @@
 //! A lease keeps two agents from doing the same work. That nothing is stored twice or torn does not rest on it: the oplog
 //! store takes exactly one successor for every position.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_model::{DeploymentName, limits};
 use serde::{Deserialize, Serialize};
@@ -48,22 +48,38 @@ pub(crate) fn grant(state: &mut State, deployment: &DeploymentName, agent: &str,
     Ok(Response::Done)
 }
 
-/// What the leader shall grant. `silent_ms` says of every agent heard by it how long ago that was; `leading_ms`, for how
-/// long it leads: an agent that another leader heard gets time to be heard here.
-pub fn plan(state: &State, silent_ms: &BTreeMap<String, u64>, leading_ms: u64) -> Vec<Command> {
-    let alive = |agent: &str| silent_ms.get(agent).is_some_and(|silent| *silent < AGENT_LOST_MS);
+/// An agent that was heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// How long ago.
+    pub silent_ms: u64,
+    /// The deployments its key is for; empty for all.
+    pub scope: BTreeSet<DeploymentName>,
+}
+
+impl Heard {
+    fn may(&self, deployment: &DeploymentName) -> bool {
+        self.silent_ms < AGENT_LOST_MS && (self.scope.is_empty() || self.scope.contains(deployment))
+    }
+}
+
+/// What the leader shall grant. `agents` are those heard by it; `leading_ms`, for how long it leads: an agent that another
+/// leader heard gets time to be heard here.
+pub fn plan(state: &State, agents: &BTreeMap<String, Heard>, leading_ms: u64) -> Vec<Command> {
+    let may = |agent: &str, deployment| agents.get(agent).is_some_and(|heard| heard.may(deployment));
     let mut load: BTreeMap<&str, usize> = BTreeMap::new();
-    for agent in silent_ms.keys().filter(|agent| alive(agent)) {
+    for agent in agents.keys() {
         let held = state.leases.values().filter(|lease| lease.agent == *agent).count();
         load.insert(agent, held);
     }
     let mut grants = Vec::new();
     for deployment in state.deployments.iter().filter(|(_, d)| d.active).map(|(name, _)| name) {
         let lease = state.leases.get(deployment);
-        if lease.is_some_and(|lease| alive(&lease.agent) || leading_ms < AGENT_LOST_MS) {
+        if lease.is_some_and(|lease| may(&lease.agent, deployment) || leading_ms < AGENT_LOST_MS) {
             continue;
         }
-        let Some((agent, held)) = load.iter_mut().min_by_key(|(agent, held)| (**held, **agent)) else {
+        let able = load.iter_mut().filter(|(agent, _)| may(agent, deployment));
+        let Some((agent, held)) = able.min_by_key(|(agent, held)| (**held, **agent)) else {
             continue;
         };
         *held += 1;

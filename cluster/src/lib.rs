@@ -8,6 +8,7 @@
 pub mod addresses;
 pub mod alerts;
 pub mod apply;
+pub mod audit;
 pub mod catalog;
 pub mod checkpoints;
 pub mod codec;
@@ -43,7 +44,7 @@ pub use control::{Control, ControlError, Figures, Settings};
 pub use deployments::Deployment;
 pub use grooms::{GroomReport, Grooming};
 pub use identity::{Identity, IdentityError};
-pub use keys::KeyRole;
+pub use keys::Key;
 pub use leases::Lease;
 pub use nodes::NodeRecord;
 pub use replica_sets::{ImageRef, ReplicaSet};

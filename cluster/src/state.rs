@@ -9,11 +9,12 @@ use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, ReplicaSetId, 
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::Alert;
+use crate::audit::AuditEntry;
 use crate::checkpoints::Checkpoints;
 use crate::deployments::Deployment;
 use crate::grooms::Grooming;
 use crate::integrity::Integrity;
-use crate::keys::KeyRole;
+use crate::keys::Key;
 use crate::leases::Lease;
 use crate::nodes::NodeRecord;
 use crate::replica_sets::ReplicaSet;
@@ -42,8 +43,8 @@ pub struct State {
     pub snapshots: BTreeMap<(ReplicaSetId, SnapshotId), Snapshot>,
     /// Restores by number, running or ended.
     pub restores: BTreeMap<u64, Restore>,
-    /// Who may call, by the BLAKE3 of their key in hexadecimal.
-    pub keys: BTreeMap<String, KeyRole>,
+    /// Who may call, by the id of their key.
+    pub keys: BTreeMap<String, Key>,
     /// The last incarnation of replica sets that were removed: a set that comes back counts on from there, so that
     /// nothing left in a store can be taken for its history.
     pub retired: BTreeMap<ReplicaSetId, Incarnation>,
@@ -69,6 +70,10 @@ pub struct State {
     pub integrity: BTreeMap<ReplicaSetId, Integrity>,
     /// Alerts by id, open or ended.
     pub alerts: BTreeMap<String, Alert>,
+    /// Who did what, the newest [`headwater_model::limits::AUDIT_KEPT`], by number.
+    pub audit: BTreeMap<u64, AuditEntry>,
+    /// The highest number ever given to an entry of it.
+    pub last_audit: u64,
     /// How often the store of this cluster was recovered from a total loss.
     pub recoveries: u64,
     /// Checkpoints of sharded clusters.

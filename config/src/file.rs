@@ -1,10 +1,12 @@
 //! A settings file, cut into values that know their line. What the values mean is [`crate::settings`]' business.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use crate::keys::KEYS;
+use crate::keys::{KEYS, Key};
 use crate::settings::SettingsError;
 use crate::suggest::nearest;
 
@@ -17,49 +19,105 @@ pub struct FileValue {
     pub line: u64,
 }
 
-type Section = BTreeMap<String, Option<Spanned<String>>>;
-
 /// Reads a file into values by path. `name` is used in errors only.
 pub fn parse(name: &str, text: &str) -> Result<BTreeMap<&'static str, FileValue>, SettingsError> {
     if is_empty(text) {
         return Ok(BTreeMap::new());
     }
-    let sections: BTreeMap<String, Option<Section>> =
-        serde_saphyr::from_str(text).map_err(|e| SettingsError::Syntax {
-            file: name.to_owned(),
-            fault: e.to_string(),
-        })?;
+    let found: Found = serde_saphyr::from_str(text).map_err(|e| SettingsError::Syntax {
+        file: name.to_owned(),
+        fault: e.to_string(),
+    })?;
     let mut values = BTreeMap::new();
-    for (section, entries) in sections {
-        if !KEYS.iter().any(|key| key.section() == section) {
-            let known = KEYS.iter().map(|key| key.section());
-            return Err(unknown(
-                format!("{name}:{}", line_of(text, &section)),
-                &section,
-                nearest(&section, known),
-            ));
-        }
-        for (entry, value) in entries.into_iter().flatten() {
-            let path = format!("{section}.{entry}");
-            let line = value
-                .as_ref()
-                .map_or_else(|| line_of(text, &entry), |v| v.referenced.line());
-            let Some(key) = KEYS.iter().find(|key| key.path == path) else {
-                let known = KEYS.iter().map(|key| key.path);
-                return Err(unknown(format!("{name}:{line}"), &path, nearest(&path, known)));
+    for (path, value) in found.0 {
+        let last = path.rsplit('.').next().unwrap_or(&path);
+        let line = value
+            .as_ref()
+            .map_or_else(|| line_of(text, last), |v| v.referenced.line());
+        let Some(key) = KEYS.iter().find(|key| key.path == path) else {
+            let meant = match path.contains('.') {
+                true => nearest(&path, KEYS.iter().map(|key| key.path)),
+                false => nearest(&path, KEYS.iter().map(Key::section)),
             };
-            if let Some(value) = value {
-                values.insert(
-                    key.path,
-                    FileValue {
-                        text: value.value,
-                        line,
-                    },
-                );
-            }
+            return Err(unknown(format!("{name}:{line}"), &path, meant));
+        };
+        if let Some(value) = value {
+            let text = value.value;
+            values.insert(key.path, FileValue { text, line });
         }
     }
     Ok(values)
+}
+
+/// Values by their paths, as they follow one another; a path that is not known has none.
+struct Found(Vec<(String, Option<Spanned<String>>)>);
+
+impl<'de> Deserialize<'de> for Found {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut found = Vec::new();
+        let whole = Section {
+            path: String::new(),
+            found: &mut found,
+        };
+        whole.deserialize(deserializer)?;
+        Ok(Found(found))
+    }
+}
+
+/// What stands below one path. What is a section and what a value, the table of keys says: only so is every value text as it
+/// was written.
+struct Section<'a> {
+    path: String,
+    found: &'a mut Vec<(String, Option<Spanned<String>>)>,
+}
+
+impl<'de> DeserializeSeed<'de> for Section<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Section<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("settings, each with a name")
+    }
+
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        while let Some(name) = entries.next_key::<String>()? {
+            let path = match self.path.is_empty() {
+                true => name,
+                false => format!("{}.{name}", self.path),
+            };
+            let below = format!("{path}.");
+            if KEYS.iter().any(|key| key.path.starts_with(&below)) {
+                let found = &mut *self.found;
+                entries.next_value_seed(Section { path, found })?;
+            } else if KEYS.iter().any(|key| key.path == path) {
+                let value = entries.next_value()?;
+                self.found.push((path, value));
+            } else {
+                entries.next_value::<IgnoredAny>()?;
+                self.found.push((path, None));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn is_empty(text: &str) -> bool {
@@ -102,6 +160,9 @@ mod tests {
             }
         );
         assert_eq!(values["head.memtableBudget"].line, 5);
+        let nested = parse("f", "net:\n  tls:\n    certFile: a.pem\n  listen: 127.0.0.1:1\n").unwrap();
+        assert_eq!(nested["net.tls.certFile"].line, 3);
+        assert_eq!(nested["net.listen"].line, 4);
     }
 
     #[test]
@@ -114,7 +175,14 @@ mod tests {
 
     #[test]
     fn empty_files_and_empty_sections_say_nothing() {
-        for text in ["", "---\n", "# only a comment\n", "net:\n", "net:\n  listen:\n"] {
+        for text in [
+            "",
+            "---\n",
+            "# only a comment\n",
+            "net:\n",
+            "net:\n  listen:\n",
+            "net:\n  tls:\n",
+        ] {
             assert_eq!(parse("f", text), Ok(BTreeMap::new()), "{text:?}");
         }
     }
@@ -128,8 +196,8 @@ mod tests {
             ),
             ("\nnett:\n  listen: x\n", "f:2: unknown setting nett; did you mean net?"),
             (
-                "net:\n  tls: x\n",
-                "f:2: unknown setting net.tls; the example file shows every key",
+                "net:\n  tls:\n    certfile: x\n",
+                "f:3: unknown setting net.tls.certfile; did you mean net.tls.certFile?",
             ),
             (
                 "store:\n  bucket:\n",
@@ -141,11 +209,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_yaml_of_two_levels_is_refused() {
+    fn what_is_not_laid_out_as_the_example_is_refused() {
         for text in [
             "net: 7\n",
             "- a\n",
             "net:\n  listen: [1, 2]\n",
+            "net:\n  tls: x\n",
             "net:\n  listen: a\n  listen: b\n",
             "net: {",
         ] {

@@ -10,7 +10,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// The section in the file.
+    /// The outermost section in the file.
     pub fn section(&self) -> &'static str {
         self.path.split_once('.').map_or("", |(section, _)| section)
     }
@@ -43,6 +43,21 @@ pub const NET_LISTEN: Key = Key {
 pub const NET_ADVERTISE: Key = Key {
     path: "net.advertise",
     meaning: "HOST:PORT at which other nodes reach this one; empty for net.listen",
+};
+/// Who the service proves to be.
+pub const NET_TLS_CERT_FILE: Key = Key {
+    path: "net.tls.certFile",
+    meaning: "file with the certificate chain of this node, PEM; empty for no TLS",
+};
+/// What it proves it with.
+pub const NET_TLS_KEY_FILE: Key = Key {
+    path: "net.tls.keyFile",
+    meaning: "file with its private key, PEM",
+};
+/// Whom it believes.
+pub const NET_TLS_CA_FILE: Key = Key {
+    path: "net.tls.caFile",
+    meaning: "file with the certificates by which other nodes are believed, PEM; empty for the system's",
 };
 /// Which cluster to join.
 pub const CLUSTER_JOIN: Key = Key {
@@ -140,10 +155,13 @@ pub const ENCRYPTION_DEPLOYMENTS: Key = Key {
     meaning: "on or off: whether deployments are encrypted that are added without a word about it",
 };
 /// All of them, in the order of the example file.
-pub const KEYS: [Key; 22] = [
+pub const KEYS: [Key; 25] = [
     NODE_DIR,
     NET_LISTEN,
     NET_ADVERTISE,
+    NET_TLS_CERT_FILE,
+    NET_TLS_KEY_FILE,
+    NET_TLS_CA_FILE,
     CLUSTER_JOIN,
     CLUSTER_KEY,
     STORE_URI,
@@ -174,5 +192,6 @@ mod tests {
         assert_eq!(HEAD_MEMTABLE_BUDGET.variable(), "HEADWATER_HEAD_MEMTABLE_BUDGET");
         assert_eq!(NODE_DIR.variable(), "HEADWATER_NODE_DIR");
         assert_eq!(NODE_DIR.section(), "node");
+        assert_eq!(NET_TLS_CA_FILE.variable(), "HEADWATER_NET_TLS_CA_FILE");
     }
 }

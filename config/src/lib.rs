@@ -15,4 +15,4 @@ pub mod quantity;
 pub mod settings;
 mod suggest;
 
-pub use settings::{MasterKeySource, Settings, SettingsError, Sources};
+pub use settings::{MasterKeySource, Settings, SettingsError, Sources, Tls};

@@ -27,6 +27,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where other nodes reach this one, `host:port`; `None` for where it listens.
     pub advertise: Option<String>,
+    /// How connections are secured; `None` for not at all.
+    pub tls: Option<Tls>,
     /// Nodes of the cluster to join, `host:port`; empty to begin one.
     pub join: Vec<String>,
     /// Where the cluster's key lies; `None` for the node's own folder.
@@ -61,6 +63,17 @@ pub struct Settings {
     pub alert_agent_down_seconds: u64,
     /// Silence of a node that raises an alert, in seconds.
     pub alert_node_down_seconds: u64,
+}
+
+/// How a node proves who it is, and whom it believes. PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The chain of its certificate.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The certificates by which it believes others; `None` for the system's.
+    pub ca: Option<PathBuf>,
 }
 
 /// Where master keys come from.
@@ -140,10 +153,9 @@ impl Settings {
         Ok(Settings {
             listen: lookup.get(keys::NET_LISTEN, SocketAddr::from(([127, 0, 0, 1], 7480)), address)?,
             advertise: lookup.get(keys::NET_ADVERTISE, None, |text| Ok(peers(text)?.into_iter().next()))?,
+            tls: tls(&lookup)?,
             join: lookup.get(keys::CLUSTER_JOIN, Vec::new(), peers)?,
-            cluster_key: lookup.get(keys::CLUSTER_KEY, None, |text| {
-                Ok((!text.is_empty()).then(|| PathBuf::from(text)))
-            })?,
+            cluster_key: lookup.get(keys::CLUSTER_KEY, None, path_if_any)?,
             store: lookup.get(keys::STORE_URI, StoreUri::File(dir.join("store")), StoreUri::from_str)?,
             oplog_store: lookup.get(keys::STORE_OPLOG_URI, None, place_if_any)?,
             sync_store: lookup.get(keys::STORE_SYNC_URI, None, place_if_any)?,
@@ -220,6 +232,32 @@ impl<'a> Lookup<'a> {
     }
 }
 
+fn path_if_any(text: &str) -> Result<Option<PathBuf>, String> {
+    Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+}
+
+fn tls(lookup: &Lookup<'_>) -> Result<Option<Tls>, SettingsError> {
+    let cert = lookup.get(keys::NET_TLS_CERT_FILE, None, path_if_any)?;
+    let ca = lookup.get(keys::NET_TLS_CA_FILE, None, |text| match (path_if_any(text)?, &cert) {
+        (Some(_), None) => Err("it is of use only with a certFile".to_owned()),
+        (ca, _) => Ok(ca),
+    })?;
+    let key = lookup.get(keys::NET_TLS_KEY_FILE, None, |text| match (path_if_any(text)?, &cert) {
+        (Some(_), None) => Err("there is no certFile to it".to_owned()),
+        (key, _) => Ok(key),
+    })?;
+    // Said of the certificate, since the key is said nowhere.
+    lookup.get(keys::NET_TLS_CERT_FILE, None, |text| match (path_if_any(text)?, &key) {
+        (None, _) => Ok(None),
+        (Some(_), None) => Err("there is no keyFile to it".to_owned()),
+        (Some(cert), Some(key)) => Ok(Some(Tls {
+            cert,
+            key: key.clone(),
+            ca: ca.clone(),
+        })),
+    })
+}
+
 fn place_if_any(text: &str) -> Result<Option<StoreUri>, String> {
     (!text.is_empty()).then(|| text.parse()).transpose()
 }
@@ -232,12 +270,16 @@ fn folder(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Addresses with ports, commas between. A leading `http://` is what people paste.
+/// Addresses with ports, commas between. A leading `http://` or `https://` is what people paste.
 fn peers(text: &str) -> Result<Vec<String>, String> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts
         .map(|part| {
-            let bare = part.strip_prefix("http://").unwrap_or(part).trim_end_matches('/');
+            let bare = part
+                .strip_prefix("http://")
+                .or(part.strip_prefix("https://"))
+                .unwrap_or(part)
+                .trim_end_matches('/');
             let fits = bare.rsplit_once(':').is_some_and(|(host, port)| {
                 !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0)
             });
@@ -427,6 +469,10 @@ mod tests {
             ("snapshots:\n  interval: 1s\n", "1s is outside 1m to 52w"),
             ("cluster:\n  join: backup1\n", "\"backup1\" is no HOST:PORT"),
             ("alerts:\n  webhook: https://x\n", "it must begin with http://"),
+            ("net:\n  tls:\n    certFile: a\n", "headwater.yaml:3: net.tls.certFile"),
+            ("net:\n  tls:\n    certFile: a\n", "there is no keyFile to it"),
+            ("net:\n  tls:\n    keyFile: a\n", "there is no certFile to it"),
+            ("net:\n  tls:\n    caFile: a\n", "of use only with a certFile"),
             ("checks:\n  proofInterval: 99w\n", "99w is outside 0s to 52w"),
             ("head:\n  blockCache: 1KiB\n", "1KiB is outside 1024 to"),
             ("head:\n  memtableBudget: many\n", "\"many\" is no byte count"),

@@ -100,6 +100,12 @@ name_type!(
     "name of a master key"
 );
 
+name_type!(
+    /// What people call an API key; unique within the cluster.
+    KeyName,
+    "name of a key"
+);
+
 /// A replica set within a deployment: the unit of streams, heads and stores.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

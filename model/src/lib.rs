@@ -3,6 +3,7 @@
 //! Everything here is plain data: no clock, no file system, no runtime. `docs/GLOSSARY.md` explains the words.
 
 pub mod ids;
+pub mod key_role;
 pub mod limits;
 pub mod namespace;
 pub mod optime;
@@ -11,9 +12,10 @@ pub mod redact;
 pub mod store_uri;
 
 pub use ids::{
-    BlockId, CollectionUuid, DataKeyId, DeploymentName, Epoch, Incarnation, InvalidName, MasterKeyId, ReplicaSetId,
-    SnapshotId, WrappedKey,
+    BlockId, CollectionUuid, DataKeyId, DeploymentName, Epoch, Incarnation, InvalidName, KeyName, MasterKeyId,
+    ReplicaSetId, SnapshotId, WrappedKey,
 };
+pub use key_role::KeyRole;
 pub use namespace::Namespace;
 pub use optime::{InvalidTs, Optime, Ts};
 pub use phase::Phase;

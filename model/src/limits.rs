@@ -128,10 +128,16 @@ pub const DAMAGE_KEPT_PER_SET: usize = 256;
 pub const ALERTS_KEPT: usize = 500;
 /// The longest id, kind and subject of an alert together.
 pub const ALERT_ID_MAX_BYTES: usize = 1024;
+/// Deeds that the log of who did what remembers.
+pub const AUDIT_KEPT: usize = 1000;
+/// The longest text of one of them.
+pub const AUDIT_TEXT_MAX_BYTES: usize = 256;
 /// Nodes of one cluster.
 pub const NODES_MAX: usize = 64;
 /// Keys that may call.
 pub const KEYS_MAX: usize = 4096;
+/// Deployments that one key names.
+pub const KEY_SCOPE_MAX: usize = 64;
 
 const _: () = assert!(SYNC_SLICE_TARGET_BYTES < SYNC_SLICE_MAX_BYTES && SYNC_SLICE_MAX_BYTES < DOCUMENT_MAX_BYTES);
 const _: () = assert!(DOCUMENT_MAX_BYTES < BSON_MAX_BYTES, "replay may exceed the user limit");
@@ -165,7 +171,15 @@ const _: () = assert!(
     CONTROL_PIECE_BYTES + 1024 < KV_VALUE_MAX_BYTES,
     "a piece with its frame is one value"
 );
+const _: () = assert!(
+    AUDIT_KEPT > RESTORES_RUNNING_MAX,
+    "who began a restore is known while it runs"
+);
 const _: () = assert!(RESTORES_RUNNING_MAX < RESTORES_KEPT);
+const _: () = assert!(
+    (KEY_SCOPE_MAX + 4) * (NAME_MAX_BYTES + 8) < COMMAND_MAX_BYTES,
+    "a key must fit"
+);
 const _: () = assert!(
     (CHECK_FINDINGS_KEPT + 4) * FINDING_MAX_BYTES < COMMAND_MAX_BYTES,
     "an update of a check must fit"

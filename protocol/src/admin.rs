@@ -32,6 +32,10 @@
 //! | `GET /api/v1/cluster` | → [`ClusterView`] |
 //! | `POST /api/v1/cluster/nodes/{id}/drain`, `/add` | → [`ClusterView`]: everything goes from the node; it takes part again |
 //! | `DELETE /api/v1/cluster/nodes/{id}` | → [`ClusterView`]: the node is forgotten |
+//! | `GET /api/v1/access/keys` | → `[`[`crate::access::KeyView`]`]` |
+//! | `POST /api/v1/access/keys` | [`crate::access::CreateKey`] → [`crate::access::CreatedKey`] |
+//! | `DELETE /api/v1/access/keys/{key}` | → `{}`: the key of that name is shut out |
+//! | `GET /api/v1/access/log` | → `[`[`crate::access::AuditView`]`]`, newest first |
 //! | `GET /metrics`, `GET /livez`, `GET /readyz` | → text, no key needed |
 
 pub use headwater_model::Phase;

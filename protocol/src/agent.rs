@@ -14,6 +14,8 @@
 //! Every request carries `Authorization: Bearer KEY`. An answer other than 2xx carries a [`Refusal`].
 //! An acknowledgement means: durable. Sending the same thing again is harmless and gives the same answer.
 
+use std::collections::BTreeSet;
+
 use headwater_model::{CollectionUuid, DeploymentName, Incarnation, Optime, ReplicaSetId, SnapshotId, Ts};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +36,9 @@ pub struct OrdersRequest {
     /// The sharded clusters it has looked at.
     #[serde(default)]
     pub clusters: Vec<ClusterReport>,
+    /// The deployments its key is for; empty for all. Said by the service; whatever the agent says is passed over.
+    #[serde(default)]
+    pub scope: BTreeSet<DeploymentName>,
 }
 
 /// A sharded cluster as its config servers describe it.
@@ -329,6 +334,8 @@ pub struct Refusal {
 pub enum RefusalKind {
     /// 401: no key or a wrong one.
     Unauthorized,
+    /// 403: the key is known and lacks the right.
+    Forbidden,
     /// 404: no such thing.
     NotFound,
     /// 400: malformed, hostile or over a limit.
@@ -354,6 +361,7 @@ impl RefusalKind {
     pub fn status(self) -> u16 {
         match self {
             RefusalKind::Unauthorized => 401,
+            RefusalKind::Forbidden => 403,
             RefusalKind::NotFound => 404,
             RefusalKind::Invalid => 400,
             RefusalKind::Gap | RefusalKind::Stale | RefusalKind::Conflict => 409,

@@ -8,8 +8,8 @@
 //! | `headwater-nonce` | 16 random bytes, in hexadecimal |
 //! | `headwater-seal` | keyed BLAKE3 over all of it, in hexadecimal; also of the answer, over nonce and body |
 //!
-//! The key never travels, and neither a question nor an answer can be made up or changed on the way. They can be read,
-//! and a question can be sent again: every question of ours may be. Keep the network between daemons to yourself.
+//! The key never travels, and neither a question nor an answer can be made up or changed on the way. A question
+//! can be sent again: every question of ours may be. Without TLS they can also be read: keep such a network to yourself.
 
 /// Where calls go.
 pub const PATH: &str = "/internal/v1/call";

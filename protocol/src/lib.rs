@@ -6,6 +6,7 @@
 //! * [`admin`]: the user's API: deployments, status, snapshots, restores.
 //! * [`redact`]: connection strings as they may be shown (of the model).
 
+pub mod access;
 pub mod admin;
 pub mod agent;
 pub mod frame;

@@ -8,6 +8,7 @@ use headwater_protocol::agent::{Accepted, Refusal, RefusalKind};
 use headwater_protocol::integrity::{Acknowledge, CheckRequest, ProofRequest};
 use headwater_protocol::keeping::{GroomRequest, ScheduleChange, SnapshotChange};
 
+use crate::audit::{Note, note};
 use crate::fault::Fault;
 use crate::{access, archive, body, place};
 
@@ -95,116 +96,136 @@ fn restore_of(req: &HttpRequest) -> Result<u64, Fault> {
 }
 
 async fn deployments(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
-    Ok(HttpResponse::Ok().json(backup.deployments().await?))
+    let backup = access::enter(&req)?;
+    let mut views = backup.deployments().await?;
+    views.retain(|view| backup.bearer.covers(&view.name));
+    Ok(HttpResponse::Ok().json(views))
 }
 
 async fn add_deployment(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     let request: AddDeployment = body::json(&req, payload).await?;
+    backup.require(&request.name)?;
+    let deployment = Some(request.name.clone());
+    note(
+        &req,
+        Note {
+            deployment,
+            ..Note::default()
+        },
+    );
     Ok(HttpResponse::Ok().json(backup.add_deployment(request).await?))
 }
 
 async fn deployment(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.deployment(&name_of(&req)?).await?))
 }
 
 async fn remove_deployment(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     backup.remove_deployment(&name_of(&req)?).await?;
     Ok(HttpResponse::Ok().json(Accepted {}))
 }
 
 async fn stop(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.stop_deployment(&name_of(&req)?).await?))
 }
 
 async fn restart(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.restart_deployment(&name_of(&req)?).await?))
 }
 
 async fn resync(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.resync_deployment(&name_of(&req)?).await?))
 }
 
 async fn rewrap(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.rewrap_key(&name_of(&req)?).await?))
 }
 
 async fn timeline(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.timeline(&name_of(&req)?).await?))
 }
 
 async fn snapshots(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.snapshots(&name_of(&req)?).await?))
 }
 
 async fn take_snapshot(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.take_snapshot(&name_of(&req)?).await?))
 }
 
 async fn snapshot(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.snapshot(&name_of(&req)?, &snapshot_of(&req)?).await?))
 }
 
 async fn delete_snapshot(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     backup.delete_snapshot(&name_of(&req)?, &snapshot_of(&req)?).await?;
     Ok(HttpResponse::Ok().json(Accepted {}))
 }
 
 async fn change_snapshot(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     let (name, id) = (name_of(&req)?, snapshot_of(&req)?);
     let change: SnapshotChange = body::json(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.change_snapshot(&name, &id, change).await?))
 }
 
 async fn schedule(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.schedule(&name_of(&req)?).await?))
 }
 
 async fn set_schedule(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     let name = name_of(&req)?;
     let change: ScheduleChange = body::json(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.set_schedule(&name, change).await?))
 }
 
 async fn grooms(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.grooms(&name_of(&req)?).await?))
 }
 
 async fn run_groom(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     let name = name_of(&req)?;
     let request: GroomRequest = body::json(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.run_groom(&name, request).await?))
 }
 
 async fn plan_restore(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     let name = name_of(&req)?;
     let request: RestoreRequest = body::json(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.plan_restore(&name, &request).await?))
 }
 
 async fn start_restore(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     let name = name_of(&req)?;
     let request: RestoreRequest = body::json(&req, payload).await?;
-    Ok(HttpResponse::Ok().json(backup.start_restore(&name, request).await?))
+    let view = backup.start_restore(&name, request).await?;
+    let restore = Some(view.id);
+    note(
+        &req,
+        Note {
+            restore,
+            ..Note::default()
+        },
+    );
+    Ok(HttpResponse::Ok().json(view))
 }
 
 /// `?replica_set=…`, for a deployment with several.
@@ -220,27 +241,27 @@ fn set_of(req: &HttpRequest) -> Result<Option<String>, Fault> {
 }
 
 async fn check_status(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     let status = backup.check_status(&name_of(&req)?, set_of(&req)?.as_deref()).await?;
     Ok(HttpResponse::Ok().json(status))
 }
 
 async fn start_check(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     let name = name_of(&req)?;
     let request: CheckRequest = body::json(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.start_check(&name, &request).await?))
 }
 
 async fn start_proof(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     let name = name_of(&req)?;
     let request: ProofRequest = body::json(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.start_proof(&name, &request).await?))
 }
 
 async fn check(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     let text = req.match_info().get("number").unwrap_or_default();
     let missing = || {
         Refusal::new(
@@ -254,32 +275,66 @@ async fn check(req: HttpRequest) -> Answer {
 }
 
 async fn restores(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
-    Ok(HttpResponse::Ok().json(backup.restores().await?))
+    let backup = access::enter(&req)?;
+    let mut views = backup.restores().await?;
+    views.retain(|view| backup.bearer.covers(view.plan.replica_set.deployment()));
+    Ok(HttpResponse::Ok().json(views))
 }
 
 async fn restore(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
-    Ok(HttpResponse::Ok().json(backup.restore(restore_of(&req)?).await?))
+    let backup = access::enter(&req)?;
+    let view = backup.restore(restore_of(&req)?).await?;
+    backup.require(view.plan.replica_set.deployment())?;
+    Ok(HttpResponse::Ok().json(view))
 }
 
 async fn restore_archive(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
-    Ok(archive::response(backup.archive(restore_of(&req)?).await?))
+    let backup = access::enter(&req)?;
+    let id = restore_of(&req)?;
+    let view = backup.restore(id).await?;
+    let deployment = view.plan.replica_set.deployment();
+    backup.require(deployment)?;
+    let archive = backup.archive(id).await?;
+    let told = Note {
+        deployment: Some(deployment.clone()),
+        about: Some(format!("the archive of restore {id} is sent")),
+        restore: None,
+    };
+    note(&req, told);
+    Ok(archive::response(archive))
 }
 
 async fn alerts(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
-    Ok(HttpResponse::Ok().json(backup.alerts()))
+    let backup = access::enter(&req)?;
+    let mut views = backup.alerts();
+    views.retain(|view| backup.bearer.covers_subject(&view.subject));
+    Ok(HttpResponse::Ok().json(views))
 }
 
 async fn acknowledge(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     let request: Acknowledge = body::json(&req, payload).await?;
+    let about = Some(format!("alert {}", request.id));
+    note(
+        &req,
+        Note {
+            about,
+            ..Note::default()
+        },
+    );
+    let known = backup.alerts().into_iter().find(|alert| alert.id == request.id);
+    if known.is_some_and(|alert| !backup.bearer.covers_subject(&alert.subject)) {
+        return Err(Fault::other_scope("that"));
+    }
     Ok(HttpResponse::Ok().json(backup.acknowledge(&request.id, &request.comment).await?))
 }
 
 async fn status(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
-    Ok(HttpResponse::Ok().json(backup.status().await?))
+    let backup = access::enter(&req)?;
+    let mut status = backup.status().await?;
+    let bearer = &backup.bearer;
+    status.replica_sets.retain(|set| bearer.covers(set.name.deployment()));
+    status.alerts.retain(|words| bearer.covers_subject(words));
+    status.open_alerts.retain(|alert| bearer.covers_subject(&alert.subject));
+    Ok(HttpResponse::Ok().json(status))
 }

@@ -25,20 +25,25 @@ fn node_of(req: &HttpRequest) -> Result<u64, Fault> {
 }
 
 async fn cluster(req: HttpRequest) -> Answer {
-    Ok(HttpResponse::Ok().json(access::admin(&req)?.cluster()))
+    let backup = access::enter(&req)?;
+    let mut view = backup.cluster();
+    for node in &mut view.nodes {
+        node.replica_sets.retain(|set| backup.bearer.covers(set.deployment()));
+    }
+    Ok(HttpResponse::Ok().json(view))
 }
 
 async fn drain(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.drain(node_of(&req)?, true).await?))
 }
 
 async fn add(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.drain(node_of(&req)?, false).await?))
 }
 
 async fn remove(req: HttpRequest) -> Answer {
-    let backup = access::admin(&req)?;
+    let backup = access::enter(&req)?;
     Ok(HttpResponse::Ok().json(backup.remove_node(node_of(&req)?).await?))
 }

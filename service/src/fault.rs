@@ -4,7 +4,7 @@ use std::fmt;
 
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
-use headwater_model::InvalidName;
+use headwater_model::{InvalidName, KeyRole};
 use headwater_protocol::agent::{Refusal, RefusalKind};
 
 /// A refusal with the status it travels under, which can be narrower than its kind's.
@@ -48,9 +48,20 @@ impl Fault {
         Fault::new(StatusCode::UNAUTHORIZED, RefusalKind::Unauthorized, message)
     }
 
-    pub(crate) fn other_role(needed: &str) -> Self {
-        let message = format!("this key does not open this place; it needs {needed} key");
-        Fault::new(StatusCode::FORBIDDEN, RefusalKind::Unauthorized, message)
+    pub(crate) fn other_role(role: KeyRole, lacks: &str) -> Self {
+        let message = format!("this key lacks the right to {lacks}: its role is {role}");
+        Refusal::new(RefusalKind::Forbidden, message).into()
+    }
+
+    pub(crate) fn other_scope(deployment: &str) -> Self {
+        let message = format!("this key is for other deployments, not for {deployment}");
+        Refusal::new(RefusalKind::Forbidden, message).into()
+    }
+
+    /// A place of which nobody has said who may go there: a fault of ours that must not let anyone in.
+    pub(crate) fn no_right(what: &str) -> Self {
+        let message = format!("no key opens {what}: it is missing in the table of rights");
+        Refusal::new(RefusalKind::Forbidden, message).into()
     }
 
     pub(crate) fn too_large(limit: usize) -> Self {
@@ -154,6 +165,7 @@ mod tests {
     fn every_kind_of_refusal_travels_under_its_status() {
         for (kind, status) in [
             (RefusalKind::Unauthorized, 401),
+            (RefusalKind::Forbidden, 403),
             (RefusalKind::NotFound, 404),
             (RefusalKind::Invalid, 400),
             (RefusalKind::Gap, 409),

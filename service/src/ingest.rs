@@ -33,55 +33,58 @@ fn set_of(req: &HttpRequest) -> Result<ReplicaSetId, Fault> {
 }
 
 async fn orders(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::agent(&req)?;
-    let request: OrdersRequest = body::json(&req, payload).await?;
+    let backup = access::enter(&req)?;
+    let mut request: OrdersRequest = body::json(&req, payload).await?;
+    let bearer = &backup.bearer;
+    request.faults.retain(|fault| bearer.covers(&fault.deployment));
+    request.scope.clone_from(&bearer.scope);
     Ok(HttpResponse::Ok().json(backup.orders(request).await?))
 }
 
 async fn open(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::agent(&req)?;
+    let backup = access::enter(&req)?;
     let set = set_of(&req)?;
     let request: OpenRequest = body::json(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.open(&set, request).await?))
 }
 
 async fn sync_begin(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::agent(&req)?;
+    let backup = access::enter(&req)?;
     let set = set_of(&req)?;
     let frame = body::frame(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.sync_begin(&set, frame.bytes.clone()).await?))
 }
 
 async fn sync_slice(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::agent(&req)?;
+    let backup = access::enter(&req)?;
     let set = set_of(&req)?;
     let frame = body::frame(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.sync_slice(&set, frame.bytes.clone()).await?))
 }
 
 async fn sync_end(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::agent(&req)?;
+    let backup = access::enter(&req)?;
     let set = set_of(&req)?;
     let end: SyncEnd = body::json(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.sync_end(&set, end).await?))
 }
 
 async fn oplog(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::agent(&req)?;
+    let backup = access::enter(&req)?;
     let set = set_of(&req)?;
     let frame = body::frame(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.oplog(&set, frame.bytes.clone()).await?))
 }
 
 async fn documents(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::agent(&req)?;
+    let backup = access::enter(&req)?;
     let set = set_of(&req)?;
     let frame = body::frame(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.documents(&set, frame.bytes.clone()).await?))
 }
 
 async fn poll(req: HttpRequest, payload: web::Payload) -> Answer {
-    let backup = access::agent(&req)?;
+    let backup = access::enter(&req)?;
     let set = set_of(&req)?;
     let request: PollRequest = body::json(&req, payload).await?;
     Ok(HttpResponse::Ok().json(backup.poll(&set, request).await?))

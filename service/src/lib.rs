@@ -3,17 +3,19 @@
 //! It holds no state and decides nothing: it checks the key, bounds and reads the body, calls [`Backup`], and turns
 //! the answer into HTTP. `protocol::agent` and `protocol::admin` are the tables of routes.
 //!
-//! * `access`: who may do what.
+//! * `access`: who calls, and whether they may; `rights`: who may do what, as a table.
+//! * `keys`: the keys themselves; `audit`: who did what.
 //! * `body`: bodies with a limit and a deadline.
 //! * `fault`: every answer other than 2xx is a `Refusal` in JSON, whatever went wrong.
 //! * `ingest`, `admin`, `cluster`, `probes`, `console`: the routes.
 //! * `internal`: where other daemons call.
 //! * `archive`: a stream that breaks rather than lies.
-//! * `server`: the listening process.
+//! * `server`: the listening process; `welcome`: the first bytes of a connection.
 
 mod access;
 mod admin;
 mod archive;
+mod audit;
 mod body;
 mod cluster;
 mod console;
@@ -21,15 +23,18 @@ mod fault;
 mod guard;
 mod ingest;
 mod internal;
+mod keys;
 mod probes;
+mod rights;
 mod server;
+mod welcome;
 
 use actix_web::http::Method;
 use actix_web::{HttpRequest, Resource, middleware, web};
 use headwater_actors::Backup;
 
 pub use internal::Door;
-pub use server::serve;
+pub use server::{Listen, serve};
 
 use fault::Fault;
 
@@ -37,10 +42,12 @@ use fault::Fault;
 /// does so.
 pub fn configure(cfg: &mut web::ServiceConfig) {
     let whole = web::scope("")
+        .wrap(middleware::from_fn(audit::deeds))
         .wrap(middleware::from_fn(guard::refuse_panics))
         .configure(ingest::routes)
         .configure(admin::routes)
         .configure(cluster::routes)
+        .configure(keys::routes)
         .configure(internal::routes)
         .configure(probes::routes)
         .configure(console::routes)

@@ -11,9 +11,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use headwater_actors::enrol::{self, Enrolled, Wish};
 use headwater_actors::{Backup, GroomRules, Ground, Tuning};
-use headwater_cluster::{Addresses, Control, KeyRole, NodeId, Settings};
+use headwater_cluster::{Addresses, Control, NodeId, Settings};
 use headwater_host::memory::MemoryDisk;
 use headwater_host::{ExitReason, Host, Kv, Op, Serve, Transport, TransportError};
+use headwater_model::KeyRole;
 use headwater_store::objects::Objects;
 use headwater_store::oplog_store::MergeSettings;
 use headwater_store::pack::groom::Thresholds;
@@ -306,7 +307,7 @@ impl Transport for Wire {
 
 /// The agents' key is let in as soon as there is somebody to decide it.
 async fn admit(backup: Backup) {
-    while backup.admit(AGENT_KEY, KeyRole::Agent).await.is_err() {
+    while backup.admit(AGENT_KEY, KeyRole::Agent, "agents").await.is_err() {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }

@@ -6,8 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_actors::Backup;
 use headwater_agent::shipping::{Call, Post};
-use headwater_cluster::KeyRole;
-use headwater_model::ReplicaSetId;
+use headwater_model::{KeyRole, ReplicaSetId};
 use headwater_protocol::agent::{OplogAck, Refusal, RefusalKind};
 use headwater_protocol::frame::{Frame, FrameKind};
 use headwater_protocol::slices::OplogSliceHeader;
@@ -21,11 +20,11 @@ use crate::trace;
 use crate::user::json;
 
 /// The key of every agent.
-pub const AGENT_KEY: &str = "agent-key";
+pub const AGENT_KEY: &str = "hw_a9_key-of-every-agent";
 
 /// What a daemon does with an agent's POST. The oracle hears of every promise before it leaves.
 pub async fn agent_post(backup: &Backup, oracle: &Oracle, life: &Life, path: &str, key: &str, body: Bytes) -> Answer {
-    if backup.role_of(key) != Some(KeyRole::Agent) {
+    if backup.bearer(key).is_none_or(|bearer| bearer.role != KeyRole::Agent) {
         return json::<()>(Err(Refusal::new(RefusalKind::Unauthorized, "this key is not known")));
     }
     let parts: Vec<&str> = path.trim_start_matches("/agent/v1/").splitn(3, '/').collect();

@@ -10,14 +10,15 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::logging::{self, LogFormat};
 use crate::node::{self, AgentSettings};
-use crate::{keys, local, stop};
+use crate::{keys, local, roots, stop};
 
 /// Run an agent that reads deployments and ships them to a service.
 ///
 /// Which deployments, the service tells it: see `headwater deployment add`.
 #[derive(Debug, Args)]
 #[command(before_help = "Examples:
-  headwater agent --service http://backup1:7480 --key-file agent.key\n")]
+  headwater agent --service http://backup1:7480 --key-file agent.key
+  headwater agent --service https://backup1:7480,https://backup2:7480 --ca-file ca.pem --key-file agent.key\n")]
 pub struct Agent {
     /// File in which the agent keeps its id [default: agent.id beside the key file]
     #[arg(long, value_name = "FILE")]
@@ -48,6 +49,7 @@ impl Agent {
         let settings = AgentSettings {
             services,
             key: keys::read(&key_file)?,
+            ca_pem: roots::read(global.ca_file.as_deref())?,
             id: keys::agent_id(&id_file)?,
         };
         let (stop, stopped) = watch::channel(false);

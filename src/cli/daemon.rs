@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use headwater_config::keys::{self as settings_keys, Key};
 use headwater_config::{Settings, Sources};
+use headwater_service::Listen;
 
+use crate::cli::Global;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, file_fault};
 use crate::logging::{self, LogFormat};
@@ -19,6 +21,7 @@ use crate::{keys, stop};
   headwater daemon --dir /var/lib/headwater --listen 0.0.0.0:7480
   headwater daemon --init --listen 10.0.0.1:7480 --store file:/mnt/backups          first of three
   headwater daemon --join 10.0.0.1:7480 --listen 10.0.0.2:7480 --store file:/mnt/backups --cluster-key cluster.key
+  headwater daemon --listen 10.0.0.1:7480 --tls-cert node1.pem --tls-key node1.key --ca-file ca.pem
   headwater daemon --config /etc/headwater.yaml\n")]
 pub struct Daemon {
     /// Folder of this node; its keys are made there at the first start: admin.key, agent.key
@@ -42,6 +45,12 @@ pub struct Daemon {
     /// Where backups rest, the same for all nodes of a cluster: file:PATH [default: the folder store in DIR]
     #[arg(long, value_name = "URI")]
     store: Option<String>,
+    /// File with this node's certificate chain, PEM: everybody who calls must do so with https://
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// File with its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// File with master keys for encrypted deployments, a line NAME KEY each, the current one first; `headwater key new`
     /// prints one
     #[arg(long, value_name = "FILE")]
@@ -56,12 +65,22 @@ pub struct Daemon {
 
 impl Daemon {
     /// Carries it out: serves until told to stop.
-    pub async fn run(self) -> Outcome {
+    pub async fn run(self, global: Global) -> Outcome {
         logging::start(self.log_format, false);
         let text = |path: &PathBuf| path.display().to_string();
         let (dir, cluster_key) = (self.dir.as_ref().map(text), self.cluster_key.as_ref().map(text));
         let master_keys = self.master_key_file.as_ref().map(text);
+        let (tls_cert, tls_key) = (self.tls_cert.as_ref().map(text), self.tls_key.as_ref().map(text));
+        // Clients' certificates are named in the environment too, where a daemon without TLS has no use for them.
+        let with_tls = tls_cert.is_some();
         let flags = [
+            (settings_keys::NET_TLS_CERT_FILE, "--tls-cert", tls_cert),
+            (settings_keys::NET_TLS_KEY_FILE, "--tls-key", tls_key),
+            (
+                settings_keys::NET_TLS_CA_FILE,
+                "--ca-file",
+                global.ca_file.as_ref().filter(|_| with_tls).map(text),
+            ),
             (
                 settings_keys::ENCRYPTION_MASTER_KEY_FILE,
                 "--master-key-file",
@@ -80,8 +99,8 @@ impl Daemon {
         }
         let keys = keys::of_node(&settings.dir)?;
         let listen = settings.listen;
-        if !listen.ip().is_loopback() {
-            tracing::warn!(%listen, "listening beyond this machine without encryption; put a proxy or tunnel in front");
+        if !listen.ip().is_loopback() && settings.tls.is_none() {
+            tracing::warn!(%listen, "listening beyond this machine without TLS: keys and data can be read on the way; set net.tls");
         }
         tracing::info!(admin_key = %keys::admin_file(&settings.dir).display(), "an administrator's key lies in a file");
         let node = start(NodeSettings { settings, keys }).await?;
@@ -136,7 +155,8 @@ pub async fn end(node: Node) -> Outcome {
 
 /// Serves a node until `stop`.
 pub async fn serve(node: &Node, listen: SocketAddr, stop: impl Future<Output = ()>) -> Outcome {
-    headwater_service::serve(node.backup.clone(), node.door.clone(), listen, stop)
+    let tls = node.tls.clone();
+    headwater_service::serve(node.backup.clone(), node.door.clone(), Listen { at: listen, tls }, stop)
         .await
         .map_err(|e| {
             let failure = Failure::new(Exit::Failed, format!("cannot serve at {listen}: {e}"));

@@ -68,16 +68,25 @@ impl Quickstart {
             (settings_keys::NET_LISTEN, "--listen", self.listen.clone()),
         ];
         let settings = daemon::settings(flags, None)?;
+        if settings.tls.is_some() {
+            let failure = Failure::new(
+                Exit::Usage,
+                "a quickstart talks to itself without TLS, but net.tls is set",
+            );
+            return Err(failure.help("run `headwater daemon` and `headwater agent` for TLS, or take net.tls away"));
+        }
         let keys = keys::of_node(&dir)?;
         let listen = settings.listen;
         let url = url_of(listen);
         let client = Client::new(Access {
             services: vec![url.clone()],
             key: keys.admin.clone(),
+            ca_pem: None,
         })?;
         let agent_settings = AgentSettings {
             services: vec![url.clone()],
             key: keys.agent.clone(),
+            ca_pem: None,
             id: keys::agent_id(&dir.join("agent.id"))?,
         };
         let node = daemon::start(NodeSettings { settings, keys }).await?;

@@ -122,9 +122,13 @@ impl Recover {
         keys::of_cluster(&settings.dir, settings.cluster_key.as_deref(), false)?;
         tell(format, &plan.report, Some((&begun.cluster, settings.dir.as_path())))?;
         if format == Format::Table {
+            let scheme = if settings.tls.is_some() { "https" } else { "http" };
             let listen = settings.listen;
             let store = settings.store.to_string();
-            eprintln!("{}", next(&settings.dir, &listen.to_string(), &store, &plan.report));
+            eprintln!(
+                "{}",
+                next(&settings.dir, scheme, &listen.to_string(), &store, &plan.report)
+            );
         }
         whole(&plan.report)
     }
@@ -216,10 +220,10 @@ fn set_row(set: &SetReport) -> Vec<String> {
     ]
 }
 
-fn next(dir: &Path, listen: &str, store: &str, report: &Report) -> String {
+fn next(dir: &Path, scheme: &str, listen: &str, store: &str, report: &Report) -> String {
     let mut out = format!(
         "\nThe new cluster is begun. next:\n  headwater daemon --dir {dir} --listen {listen} --store {store}\n  \
-         headwater agent --service http://{listen} --key-file {agent}\n\
+         headwater agent --service {scheme}://{listen} --key-file {agent}\n\
          Keys are new: {admin} for you, {agent} for agents, {cluster} for the daemons that join.",
         dir = dir.display(),
         agent = keys::agent_file(dir).display(),

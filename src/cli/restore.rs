@@ -42,8 +42,8 @@ pub struct Restore {
     /// Which instant: latest, snapshot:ID, 2026-11-22T10:33:11Z, an oplog position T,I, or a time ago such as -15m
     #[arg(long, value_name = "INSTANT", allow_hyphen_values = true, value_parser = instant)]
     at: At,
-    /// Into a running MongoDB
-    #[arg(long, value_name = "URI")]
+    /// Into a running MongoDB; in the environment it is not seen by other users of the machine
+    #[arg(long, value_name = "URI", env = "HEADWATER_TARGET_URI", hide_env_values = true)]
     to_uri: Option<String>,
     /// Into a directory in mongodump's format
     #[arg(long, value_name = "DIR")]

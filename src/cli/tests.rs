@@ -75,6 +75,7 @@ fn every_command_with_something_to_say_leads_with_examples() {
         "groom",
         "restore",
         "restores",
+        "access",
     ] {
         let help = all
             .find_subcommand(name)
@@ -100,6 +101,11 @@ fn what_makes_sense_is_understood() {
         "headwater daemon --dir d --master-key-file f",
         "headwater key new",
         "headwater key new k2026",
+        "headwater access create alice --role viewer",
+        "headwater access create oncall --role restorer --deployment shop --deployment blog",
+        "headwater access create agent --agent --deployment shop",
+        "headwater daemon --tls-cert c --tls-key k --ca-file ca",
+        "headwater status --service https://a:1 --ca-file ca",
         "headwater key rotate shop",
         "headwater deployment remove shop --yes",
         "headwater deployment resync shop",
@@ -131,6 +137,11 @@ fn what_makes_no_sense_is_refused() {
         "headwater deployment add a/b --uri mongodb://h",
         "headwater deployment add shop --uri mongodb://h --encrypt --no-encrypt",
         "headwater key new a/b",
+        "headwater access create alice",
+        "headwater access create alice --role agent",
+        "headwater access create alice --role viewer --agent --deployment shop",
+        "headwater access create agent --agent",
+        "headwater daemon --tls-cert c",
         "headwater deployment add shop --uri mongodb://h --snapshot-interval often",
         "headwater restore shop --to-dir d",
         "headwater restore shop --at latest",

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::certificates::Certificate;
 use crate::mongod::{free_port, log_tail, until_up};
 use crate::process::Process;
 use crate::until;
@@ -24,6 +25,8 @@ pub struct Headwater {
     services: Option<String>,
     environment: Vec<(String, String)>,
     store: Option<String>,
+    /// By what commands and agents believe daemons; without it they speak plainly.
+    ca_file: Option<PathBuf>,
 }
 
 /// How a command ended.
@@ -58,6 +61,7 @@ impl Headwater {
             services: None,
             environment: Vec::new(),
             store: None,
+            ca_file: None,
         })
     }
 
@@ -65,6 +69,26 @@ impl Headwater {
     pub fn with_env(mut self, name: &str, value: &str) -> Headwater {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// With TLS: daemons prove to be who they are by `certificate`, and everybody believes the authorities of `ca_file`.
+    pub fn with_tls(mut self, ca_file: &Path, certificate: &Certificate) -> Headwater {
+        for (name, file) in [
+            ("HEADWATER_NET_TLS_CERT_FILE", certificate.cert.as_path()),
+            ("HEADWATER_NET_TLS_KEY_FILE", &certificate.key),
+            ("HEADWATER_NET_TLS_CA_FILE", ca_file),
+            ("HEADWATER_CA_FILE", ca_file),
+        ] {
+            self = self.with_env(name, &file.display().to_string());
+        }
+        self.ca_file = Some(ca_file.to_owned());
+        self
+    }
+
+    /// Where a daemon that listens at an address is reached.
+    pub fn url(&self, address: &str) -> String {
+        let scheme = if self.ca_file.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}")
     }
 
     /// With its store elsewhere than in its own folder.
@@ -86,7 +110,7 @@ impl Headwater {
 
     /// Address of the service.
     pub fn service(&self) -> String {
-        let own = || format!("http://127.0.0.1:{}", self.port);
+        let own = || self.url(&format!("127.0.0.1:{}", self.port));
         self.services.clone().unwrap_or_else(own)
     }
 
@@ -131,9 +155,19 @@ impl Headwater {
 
     /// The same with another address for the service: that of something in between.
     pub async fn start_agent_at(&mut self, service: &str) -> Result<()> {
+        let key = self.node_folder().join("agent.key");
+        self.start_agent_as(service, &key)
+    }
+
+    /// The same with a key of its own.
+    pub fn start_agent_with_key(&mut self, key: &Path) -> Result<()> {
+        self.start_agent_as(&self.service(), key)
+    }
+
+    fn start_agent_as(&mut self, service: &str, key: &Path) -> Result<()> {
         let mut command = self.logged("agent")?;
         command.arg("agent").args(["--service", service]);
-        command.arg("--key-file").arg(self.node_folder().join("agent.key"));
+        command.arg("--key-file").arg(key);
         command.arg("--id-file").arg(self.folder.join("agent.id"));
         self.agent = Some(Process::start("headwater agent", &mut command)?);
         Ok(())
@@ -182,12 +216,20 @@ impl Headwater {
             .env("HEADWATER_KEY_FILE", self.node_folder().join("admin.key"))
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null());
+        if let Some(ca) = &self.ca_file {
+            command.env("HEADWATER_CA_FILE", ca);
+        }
         command
     }
 
     /// Runs a command to its end, whatever that is.
     pub async fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Ended> {
-        let output = tokio::process::Command::from(self.command(arguments))
+        Headwater::end(self.command(arguments)).await
+    }
+
+    /// The same for a command that was changed.
+    pub async fn end(command: Command) -> Result<Ended> {
+        let output = tokio::process::Command::from(command)
             .kill_on_drop(true)
             .output()
             .await?;

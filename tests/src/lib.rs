@@ -18,6 +18,7 @@
 
 pub mod ballast;
 pub mod bed;
+pub mod certificates;
 pub mod contents;
 pub mod corpus;
 pub mod gate;
@@ -37,9 +38,10 @@ pub mod wire;
 pub mod workload;
 
 pub use bed::{Bed, versions};
+pub use certificates::{Authority, Certificate};
 pub use contents::{Contents, Scope};
 pub use gate::Way;
-pub use headwater::Headwater;
+pub use headwater::{Ended, Headwater};
 pub use log_watch::LogWatch;
 pub use mongod::{Mongod, MongodSpec};
 pub use process::Process;

@@ -2,7 +2,7 @@
 
 mod proof;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -144,18 +144,22 @@ impl Trio {
     pub fn ask_all_but(&mut self, daemon: Option<usize>) {
         let asked = self.daemons.iter().enumerate().filter(|(n, _)| Some(*n) != daemon);
         let services: Vec<String> = asked
-            .map(|(_, place)| format!("http://{}", place.listens_at()))
+            .map(|(_, place)| self.headwater.url(&place.listens_at()))
             .collect();
         self.headwater.talk_to(&services.join(","));
     }
 
     /// Starts one more agent, or an ended one again.
     pub fn start_agent(&mut self, number: usize) -> Result<()> {
+        let key = self.headwater.node_folder().join("agent.key");
+        self.start_agent_with_key(number, &key)
+    }
+
+    /// The same with a key of its own.
+    pub fn start_agent_with_key(&mut self, number: usize, key: &Path) -> Result<()> {
         let mut command = self.headwater.logged(&format!("agent-{number}"))?;
         command.arg("agent").args(["--service", &self.headwater.service()]);
-        command
-            .arg("--key-file")
-            .arg(self.headwater.node_folder().join("agent.key"));
+        command.arg("--key-file").arg(key);
         let id_file = self.headwater.folder().join(format!("agent-{number}.id"));
         command.arg("--id-file").arg(id_file);
         let process = Process::start("headwater agent", &mut command)?;

@@ -43,10 +43,13 @@ const ROOMS: [(&str, &[&str]); 16] = [
 ];
 
 /// Frameworks, and the only rooms that may name them.
-const FRAMEWORKS: [(&str, &[&str]); 13] = [
+const FRAMEWORKS: [(&str, &[&str]); 17] = [
     ("actix", &["actors"]),
     ("actix-rt", &["actors", "headwater"]),
     ("actix-web", &["service", "headwater"]),
+    ("actix-http", &["service"]),
+    ("actix-server", &["service"]),
+    ("actix-service", &["service"]),
     ("openraft", &["cluster"]),
     ("bincode", &["cluster"]),
     ("sled", &["host"]),
@@ -54,6 +57,7 @@ const FRAMEWORKS: [(&str, &[&str]); 13] = [
     ("object_store", &["store"]),
     ("ring", &["store"]),
     ("rustls", &["host"]),
+    ("tokio-rustls", &["host"]),
     ("clap", &["headwater", "xtask"]),
     ("anyhow", &["headwater", "tests", "xtask"]),
     ("indicatif", &["headwater"]),

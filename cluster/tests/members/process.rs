@@ -1,14 +1,15 @@
 //! Members that can be killed as `kill -9` kills: their tasks stop where they are, their disk forgets what was not
 //! flushed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt};
-use headwater_cluster::{Command, Control, ControlError, KeyRole, NodeId, Response, Settings};
+use headwater_cluster::{Command, Control, ControlError, Key, NodeId, Response, Settings};
 use headwater_host::memory::{MemoryDisk, MemoryNetwork};
 use headwater_host::{Exit, ExitReason, Host, Spawn};
+use headwater_model::KeyRole;
 
 /// The tasks of one process.
 struct Tasks {
@@ -71,8 +72,14 @@ pub fn key(n: u64) -> String {
 
 pub fn add_key(n: u64) -> Command {
     Command::AddKey {
-        hash: key(n),
-        role: KeyRole::Agent,
+        id: key(n),
+        key: Key {
+            name: key(n).parse().unwrap(),
+            role: KeyRole::Agent,
+            scope: BTreeSet::new(),
+            hash: key(n),
+            created_ms: 0,
+        },
     }
 }
 

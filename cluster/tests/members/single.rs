@@ -33,11 +33,7 @@ async fn a_fresh_member_leads_at_once_and_shows_what_it_acknowledged() {
         "shown when it is acknowledged"
     );
     watch.changed().await.unwrap();
-    let refused = member
-        .control
-        .submit(Command::RemoveKey { hash: key(8) })
-        .await
-        .unwrap();
+    let refused = member.control.submit(Command::RemoveKey { id: key(8) }).await.unwrap();
     assert!(refused.is_refused(), "a refusal is an answer");
 }
 
@@ -124,7 +120,7 @@ async fn many_submitters_share_entries_and_each_gets_its_own_answer() {
         async move {
             let added = control.submit(add_key(n)).await.unwrap();
             let missing = control
-                .submit(Command::RemoveKey { hash: key(n + 10_000) })
+                .submit(Command::RemoveKey { id: key(n + 10_000) })
                 .await
                 .unwrap();
             (added, missing.is_refused())
@@ -154,10 +150,7 @@ fn the_handle_works_from_a_thread_of_another_runtime() {
 #[tokio::test]
 async fn a_command_too_large_is_refused_before_anything_is_done() {
     let member = start(&MemoryDisk::new(), NODE, Settings::single(NODE)).await.unwrap();
-    let answer = member.control.submit(Command::AddKey {
-        hash: "a".repeat(40_000),
-        role: headwater_cluster::KeyRole::Admin,
-    });
+    let answer = member.control.submit(Command::RemoveKey { id: "a".repeat(40_000) });
     assert!(matches!(answer.await, Err(ControlError::TooLarge { .. })));
 }
 

@@ -6,7 +6,7 @@ use headwater_cluster::command::RestoreProgress;
 use headwater_cluster::integrity::CheckState;
 use headwater_cluster::retention::Retention;
 use headwater_cluster::timetable::ReferenceTime;
-use headwater_cluster::{Command, KeyRole, NodeId, RefusalKind, RestoreState, State, apply};
+use headwater_cluster::{Command, NodeId, RefusalKind, RestoreState, State, apply};
 use headwater_model::{DeploymentName, Epoch, Incarnation, Phase, ReplicaSetId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -62,7 +62,7 @@ fn every_kind_of_command_succeeds_somewhere_and_is_refused_somewhere() {
             };
         }
     }
-    let add_key_only: BTreeSet<&str> = BTreeSet::from(["AddKey", "BeginAlert"]);
+    let add_key_only: BTreeSet<&str> = BTreeSet::from(["AddKey", "BeginAlert", "BeginAudit"]);
     assert_eq!(
         &BTreeSet::from(NAMES) - &refused,
         add_key_only,
@@ -274,11 +274,8 @@ fn any(rng: &mut StdRng) -> Command {
             progress: any_progress(rng),
         },
         _ => match rng.gen_bool(0.5) {
-            true => Command::AddKey {
-                hash: ["ab", "cd"][rng.gen_range(0..2)].repeat(32),
-                role: KeyRole::Agent,
-            },
-            false => Command::RemoveKey { hash: "ab".repeat(32) },
+            true => samples::add_key(["ab", "cd"][rng.gen_range(0..2)]),
+            false => Command::RemoveKey { id: "ab".to_owned() },
         },
     }
 }

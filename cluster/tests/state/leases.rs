@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use headwater_cluster::leases::{AGENT_LOST_MS, plan};
+use headwater_cluster::leases::{AGENT_LOST_MS, Heard, plan};
 use headwater_cluster::{RefusalKind, State, apply};
 
 use crate::samples::*;
 
 const LONG: u64 = AGENT_LOST_MS * 10;
 
-fn heard(agents: &[(&str, u64)]) -> BTreeMap<String, u64> {
+fn heard(agents: &[(&str, u64)]) -> BTreeMap<String, Heard> {
+    let heard = |silent_ms| Heard {
+        silent_ms,
+        ..Heard::default()
+    };
     agents
         .iter()
-        .map(|(agent, silent)| ((*agent).to_owned(), *silent))
+        .map(|(agent, silent)| ((*agent).to_owned(), heard(*silent)))
         .collect()
 }
 
@@ -36,6 +40,19 @@ fn a_deployment_has_one_agent_until_that_one_is_lost() {
         [grant("a", 1)]
     );
     assert_eq!(plan(&held, &heard(&[("a", 0)]), LONG), [grant("a", 1)]);
+}
+
+#[test]
+fn an_agent_gets_only_what_its_key_is_for() {
+    let with_scope = |scope: &str| {
+        let mut agents = heard(&[("a", 0), ("b", 0)]);
+        agents.get_mut("a").unwrap().scope = [scope.parse().unwrap()].into();
+        agents
+    };
+    assert_eq!(plan(&registered(), &with_scope("shop"), LONG), [grant("a", 0)]);
+    assert_eq!(plan(&registered(), &with_scope("blog"), LONG), [grant("b", 0)]);
+    assert_eq!(plan(&held_by("a"), &with_scope("shop"), LONG), []);
+    assert_eq!(plan(&held_by("a"), &with_scope("blog"), LONG), [grant("b", 1)]);
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! A deployment to begin with, and one command of every kind.
 
 use crate::checkpoint_samples::{cut_checkpoint, note_checkpoint, open_checkpoint, set_sharding};
+use headwater_cluster::audit::AuditEntry;
 use headwater_cluster::command::RestoreProgress;
 use headwater_cluster::integrity::{CheckKind, CheckState, Damage, DamageKind, Pass, Standing};
 use headwater_cluster::retention::Retention;
 use headwater_cluster::timetable::ReferenceTime;
-use headwater_cluster::{Command, GroomReport, ImageRef, KeyRole, NodeId, Piece, Response, RestoreState, State, apply};
+use headwater_cluster::{Command, GroomReport, ImageRef, Key, NodeId, Piece, Response, RestoreState, State, apply};
 use headwater_model::{
-    DataKeyId, DeploymentName, Epoch, Incarnation, MasterKeyId, Optime, Phase, ReplicaSetId, SnapshotId, Ts, WrappedKey,
+    DataKeyId, DeploymentName, Epoch, Incarnation, KeyRole, MasterKeyId, Optime, Phase, ReplicaSetId, SnapshotId, Ts,
+    WrappedKey,
 };
 
 pub fn deployment() -> DeploymentName {
@@ -46,6 +48,45 @@ pub fn add() -> Command {
         snapshot_interval_s: 21600,
         created_ms: 1_795_343_068_000,
         key: Some(wrapped(1)),
+    }
+}
+
+pub fn begin_audit(token: u64) -> Command {
+    Command::BeginAudit {
+        entry: AuditEntry {
+            token,
+            at_ms: 1_795_343_068_000,
+            who: "alice".to_owned(),
+            key: "0a1b2c3d".to_owned(),
+            what: "restore start".to_owned(),
+            path: "/api/v1/deployments/shop/restores".to_owned(),
+            deployment: Some(deployment()),
+            restore: None,
+            outcome: None,
+        },
+    }
+}
+
+pub fn end_audit(token: u64, restore: Option<u64>) -> Command {
+    Command::EndAudit {
+        token,
+        deployment: None,
+        restore,
+        outcome: "restore 1 begun".to_owned(),
+    }
+}
+
+/// `id` is two hexadecimal digits.
+pub fn add_key(id: &str) -> Command {
+    Command::AddKey {
+        id: id.to_owned(),
+        key: Key {
+            name: format!("key-{id}").parse().unwrap(),
+            role: KeyRole::Agent,
+            scope: [deployment()].into(),
+            hash: id.repeat(32),
+            created_ms: 1,
+        },
     }
 }
 
@@ -326,11 +367,8 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
         },
         restore(42),
         progress(1, RestoreState::Running),
-        Command::AddKey {
-            hash: "ab".repeat(32),
-            role: KeyRole::Agent,
-        },
-        Command::RemoveKey { hash: "ab".repeat(32) },
+        add_key("ab"),
+        Command::RemoveKey { id: "ab".to_owned() },
         begin(),
         add_node(7),
         start_node(3),
@@ -420,6 +458,8 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
             id: snapshot("c1"),
             why: "too late".to_owned(),
         },
+        begin_audit(77),
+        end_audit(77, None),
     ];
     commands.into_iter().map(|command| (name(&command), command)).collect()
 }
@@ -495,10 +535,12 @@ fn name(command: &Command) -> &'static str {
         Command::NoteCheckpoint { .. } => NAMES[47],
         Command::CutCheckpoint { .. } => NAMES[48],
         Command::FailCheckpoint { .. } => NAMES[49],
+        Command::BeginAudit { .. } => NAMES[50],
+        Command::EndAudit { .. } => NAMES[51],
     }
 }
 
-pub const NAMES: [&str; 50] = [
+pub const NAMES: [&str; 52] = [
     "AddDeployment",
     "RemoveDeployment",
     "SetDeploymentActive",
@@ -549,6 +591,8 @@ pub const NAMES: [&str; 50] = [
     "NoteCheckpoint",
     "CutCheckpoint",
     "FailCheckpoint",
+    "BeginAudit",
+    "EndAudit",
 ];
 
 /// Carries out a command that must succeed.
@@ -628,13 +672,8 @@ pub fn full() -> State {
     done(&mut state, &request("daily-2"));
     done(&mut state, &restore(42));
     done(&mut state, &progress(1, RestoreState::Running));
-    done(
-        &mut state,
-        &Command::AddKey {
-            hash: "cd".repeat(32),
-            role: KeyRole::Admin,
-        },
-    );
+    done(&mut state, &add_key("cd"));
+    done(&mut state, &begin_audit(77));
     done(
         &mut state,
         &Command::ScheduleSnapshot {

@@ -12,4 +12,4 @@ pub use entropy::OsEntropy;
 pub use exit::ProcessExit;
 pub use sled_kv::SledKv;
 pub use tasks::{NoRuntime, TokioTasks};
-pub use tls::use_ring;
+pub use tls::{Secured, TlsAcceptor, TlsError, use_ring};

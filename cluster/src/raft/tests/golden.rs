@@ -35,8 +35,8 @@ fn meta() -> MetaRecord {
 
 fn entries() -> [EntryRecord; 3] {
     let commands = vec![
-        Command::RemoveKey { hash: "ab".to_owned() },
-        Command::RemoveKey { hash: "cd".to_owned() },
+        Command::RemoveKey { id: "ab".to_owned() },
+        Command::RemoveKey { id: "cd".to_owned() },
     ];
     let payloads = [
         PayloadRecord::Blank,

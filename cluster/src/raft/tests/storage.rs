@@ -1,17 +1,18 @@
 //! What openraft's suite does not ask: gaps, damage, crashes, images of many pieces, the purge that must wait.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use headwater_host::memory::MemoryDisk;
 use headwater_host::{Kv, Op};
-use headwater_model::limits;
+use headwater_model::{KeyRole, limits};
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::blank_ent;
 use openraft::{EntryPayload, RaftLogReader, RaftSnapshotBuilder};
 
 use super::disk;
 use crate::command::{Command, Response};
-use crate::keys::KeyRole;
+use crate::keys::Key;
 use crate::raft::disk::{Disk, DiskError, IMAGE, PURGED, log_key};
 use crate::raft::log_store::LogStore;
 use crate::raft::records::LogIdRecord;
@@ -36,11 +37,21 @@ fn hash(n: u64) -> String {
     blake3::hash(&n.to_le_bytes()).to_hex().to_string()
 }
 
+fn add_key(n: u64) -> Command {
+    Command::AddKey {
+        id: hash(n),
+        key: Key {
+            name: hash(n).parse().unwrap(),
+            role: KeyRole::Agent,
+            scope: BTreeSet::new(),
+            hash: hash(n),
+            created_ms: 0,
+        },
+    }
+}
+
 fn adding_keys(index: u64, numbers: std::ops::Range<u64>) -> Entry {
-    let commands = numbers.map(|n| Command::AddKey {
-        hash: hash(n),
-        role: KeyRole::Agent,
-    });
+    let commands = numbers.map(add_key);
     Entry {
         payload: EntryPayload::Normal(commands.collect()),
         ..blank(index)
@@ -209,15 +220,8 @@ async fn a_damaged_image_is_not_started_with() {
 async fn commands_of_one_entry_are_answered_one_by_one() {
     let (disk, _) = disk(&MemoryDisk::new());
     let mut machine = StateMachine::open(&disk).unwrap();
-    let remove = |n| Command::RemoveKey { hash: hash(n) };
-    let payload = EntryPayload::Normal(vec![
-        remove(1),
-        Command::AddKey {
-            hash: hash(1),
-            role: KeyRole::Admin,
-        },
-        remove(1),
-    ]);
+    let remove = |n| Command::RemoveKey { id: hash(n) };
+    let payload = EntryPayload::Normal(vec![remove(1), add_key(1), remove(1)]);
     let answers = machine.apply([blank(0), Entry { payload, ..blank(1) }]).await.unwrap();
     assert!(answers[0].is_empty());
     assert!(answers[1][0].is_refused());
