@@ -322,6 +322,7 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Re
     };
     // An image of a checkpoint shows a cluster time after its last entry.
     let (oplog, until) = match plan.is_whole_image() {
+        true if prepared == Prepared::AtEntry => (None, image.applied.ts),
         true => (oplog_to_decide(set, &image).await?, image.applied.ts),
         false => {
             let stores = set.stores(plan.incarnation()).await.map_err(refusal)?;

@@ -33,11 +33,11 @@ fn lost(key: &str, detail: impl std::fmt::Display) -> StoreError {
 }
 
 impl SyncStore {
-    /// A listing that another process writes beside may show what came later without what came before: only what is missing
-    /// twice is missing.
+    /// A listing that another process writes or removes beside may show what came later without what came before, or what is gone by
+    /// then: only what is missing twice is missing.
     pub(super) async fn load(&self) -> Result<State, StoreError> {
         match self.load_once().await {
-            Err(StoreError::Damaged { .. }) => self.load_once().await,
+            Err(StoreError::Damaged { .. } | StoreError::NotFound(_)) => self.load_once().await,
             other => other,
         }
     }
