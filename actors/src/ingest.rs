@@ -29,7 +29,12 @@ impl Set {
         }
         self.board.opened(request.shard);
         let stores = self.stores(record.incarnation).await.map_err(refusal)?;
-        let sync = match (record.phase, stores.sync.begun().await.map_err(refusal)?) {
+        let begun = stores.sync.begun().await.map_err(refusal)?;
+        if record.phase == Phase::Starting && begun.is_some() {
+            // Whoever took the beginning in ended before that was known: nobody would send it again.
+            self.advance(&record, Phase::Transferring).await?;
+        }
+        let sync = match (record.phase, begun) {
             (Phase::Starting | Phase::Transferring, Some((_, metas))) => Some(SyncOrder {
                 begun: Some(SyncBegun {
                     collections: metas.iter().map(|m| m.uuid).collect(),
