@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use headwater_cluster::{
-    Command, ImageRef, ReplicaSet, Response, Restore, RestoreState as State, State as ControlState, checkpoints,
-    keeping,
+    Command, ImageRef, ReplicaSet, Response, Restore, RestoreState as State, Snapshot, State as ControlState,
+    checkpoints, keeping,
 };
 use headwater_head::Image;
 use headwater_model::{Incarnation, Optime, ReplicaSetId, SnapshotId, Ts, limits};
@@ -60,14 +60,7 @@ pub fn bases(state: &ControlState, set: &ReplicaSetId, record: &ReplicaSet) -> V
         .iter()
         .filter(|((id, snapshot), _)| id == set && state.damage_of(id, snapshot).is_none());
     let mut bases: Vec<Base> = snapshots
-        .filter_map(|((_, id), snapshot)| {
-            let base = base(Some(id.clone()), snapshot.image.as_ref()?);
-            // What commits at the cut is in the image, so that it shows nothing before the cut.
-            let at = snapshot
-                .checkpoint
-                .map_or(base.at, |cut| Optime::new(cut, base.at.term));
-            Some(Base { at, ..base })
-        })
+        .filter_map(|((_, id), snapshot)| Some(base_of(id, snapshot, snapshot.image.as_ref()?)))
         .chain(
             record
                 .waypoint
@@ -79,6 +72,15 @@ pub fn bases(state: &ControlState, set: &ReplicaSetId, record: &ReplicaSet) -> V
         .collect();
     bases.sort_by_key(|base| (base.incarnation, base.at));
     bases
+}
+
+/// The image of a snapshot. What commits at the cut of a checkpoint is in it, so that it shows nothing before the cut.
+fn base_of(id: &SnapshotId, snapshot: &Snapshot, image: &ImageRef) -> Base {
+    let base = base(Some(id.clone()), image);
+    let at = snapshot
+        .checkpoint
+        .map_or(base.at, |cut| Optime::new(cut, base.at.term));
+    Base { at, ..base }
 }
 
 fn base(snapshot: Option<SnapshotId>, image: &ImageRef) -> Base {
@@ -253,25 +255,33 @@ pub async fn plan(set: &Set, request: &RestoreRequest) -> Result<Planned, Refusa
 
 /// Plans a restore that is in the control state: it begins with the image that is kept for it.
 pub async fn plan_kept(set: &Set, request: &RestoreRequest, restore: &Restore) -> Result<Planned, Refusal> {
-    let until = match (&request.at, &restore.uses) {
-        (At::Position(position), Some(_)) => Some(Ts::from(*position)),
-        (At::Snapshot(_), Some(image)) => Some(image.at.ts),
-        _ => None,
-    };
-    let (Some(until), Some(image)) = (until, &restore.uses) else {
+    let Some(image) = &restore.uses else {
         return plan(set, request).await;
     };
-    let base = base(None, image);
+    let (state, _) = set.record()?;
+    let mut snapshots = state.snapshots.iter().filter(|((of, _), _)| *of == set.id);
+    // A checkpoint's image is one of its cut: to make the same of the oplog, more of that would be needed.
+    let snapshot = snapshots.find(|(_, snapshot)| snapshot.image.as_ref() == Some(image));
+    let base = match snapshot {
+        Some(((_, id), snapshot)) => base_of(id, snapshot, image),
+        None => base(None, image),
+    };
+    let until = match &request.at {
+        At::Position(position) => Ts::from(*position),
+        At::Snapshot(_) => base.at.ts,
+        _ => return plan(set, request).await,
+    };
     planned(set, request, Plan { base, until }).await
 }
 
 async fn planned(set: &Set, request: &RestoreRequest, plan: Plan) -> Result<Planned, Refusal> {
     let selection = selection(request)?;
-    let base_only = Plan {
-        until: plan.base.at.ts,
-        ..plan.clone()
-    };
-    let source = materialize(set, &base_only, blocks(set)).await?;
+    // The image as it lies: where transactions are open in it nothing is decided, so that nothing has to be written.
+    let image = image(set, &plan.base).await?;
+    let until = image.applied.ts;
+    let (own, prepared) = (blocks(set), Prepared::AtEntry);
+    let source = headwater_restore::materialize::materialize(own.clone(), own, image, None, until, prepared, |_| {});
+    let source = source.await.map_err(unmade)?;
     let chosen = chosen(&source, &selection).await?;
     let (oplog_slices, oplog_bytes) = match plan.is_whole_image() {
         true => (0, 0),
@@ -331,10 +341,7 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Re
     };
     let oplog = oplog.as_ref();
     let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, until, prepared, |_| {});
-    let made = made.await.map_err(|e| match e {
-        MaterializeFault::Oplog(e) => refusal(e),
-        other => Refusal::new(RefusalKind::Internal, other.to_string()),
-    })?;
+    let made = made.await.map_err(unmade)?;
     if made.undecided() > 0 && !plan.is_whole_image() {
         let message = format!(
             "{} transactions over several shards were prepared by {} and are not decided in the oplog stored so far: choose an \
@@ -345,6 +352,13 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Re
         return Err(Refusal::new(RefusalKind::NotRestorable, message));
     }
     Ok(made)
+}
+
+fn unmade(fault: MaterializeFault) -> Refusal {
+    match fault {
+        MaterializeFault::Oplog(e) => refusal(e),
+        other => Refusal::new(RefusalKind::Internal, other.to_string()),
+    }
 }
 
 /// The oplog after an image with open transactions, where it is stored: it tells which of them belong to the image's instant.
