@@ -26,7 +26,8 @@ use crate::snapshots;
 use crate::state::State;
 use crate::{deployments, sharding};
 
-/// A checkpoint that is not sealed after this time fails, in milliseconds. Heads stand still that long at the most.
+/// A checkpoint that a leader sees open for this time fails, in milliseconds. Heads stand still that long at the most, or a
+/// little longer when leaders change.
 pub const PATIENCE_MS: i64 = 120_000;
 
 /// The checkpoints of one cluster.
@@ -137,15 +138,21 @@ pub fn images<'a>(state: &'a State, set: &ReplicaSetId) -> Option<&'a ImageRef> 
     Some(image)
 }
 
-/// What the leader shall submit: failures of what cannot be completed, then what is due. `new_id` names a new one.
-pub fn plan(state: &State, now_ms: i64, mut new_id: impl FnMut() -> Option<SnapshotId>) -> Vec<Command> {
+/// What the leader shall submit: failures of what cannot be completed, then what is due. `open_ms` is for how long this leader
+/// has seen a checkpoint open: who asked for it had another clock. `new_id` names a new one.
+pub fn plan(
+    state: &State,
+    now_ms: i64,
+    open_ms: impl Fn(&DeploymentName, &SnapshotId) -> i64,
+    mut new_id: impl FnMut() -> Option<SnapshotId>,
+) -> Vec<Command> {
     let mut commands = Vec::new();
     for (name, deployment) in &state.deployments {
         if deployment.sharding.is_none() {
             continue;
         }
         if let Some((id, checkpoint)) = open_of(state, name) {
-            if let Some(why) = hopeless(state, name, checkpoint, now_ms) {
+            if let Some(why) = hopeless(state, name, checkpoint, open_ms(name, id)) {
                 commands.push(Command::FailCheckpoint {
                     name: name.clone(),
                     id: id.clone(),
@@ -172,7 +179,7 @@ pub fn plan(state: &State, now_ms: i64, mut new_id: impl FnMut() -> Option<Snaps
 }
 
 /// Why an open checkpoint can never be sealed; `None` as long as it can.
-fn hopeless(state: &State, name: &DeploymentName, checkpoint: &Checkpoint, now_ms: i64) -> Option<String> {
+fn hopeless(state: &State, name: &DeploymentName, checkpoint: &Checkpoint, open_ms: i64) -> Option<String> {
     let present = ready(state, name);
     let members = match present {
         Err(refusal) => return Some(words_of(refusal)),
@@ -188,7 +195,7 @@ fn hopeless(state: &State, name: &DeploymentName, checkpoint: &Checkpoint, now_m
     if let Some(gone) = checkpoint.members.keys().find(|set| !members.contains_key(*set)) {
         return Some(format!("{gone} left the cluster meanwhile"));
     }
-    if now_ms.saturating_sub(checkpoint.asked_ms) < PATIENCE_MS {
+    if open_ms < PATIENCE_MS {
         return None;
     }
     let without = |is_without: fn(&Part) -> bool| -> Vec<&str> {

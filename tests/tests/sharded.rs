@@ -365,7 +365,7 @@ async fn checkpoints_and_any_cluster_time_are_exact_while_money_and_chunks_move(
                 &headwater,
                 &target,
                 &format!("snapshot:{id}"),
-                &format!("s{}", truth.at.increment),
+                &format!("s{}_{}", truth.at.time, truth.at.increment),
             )
             .await?;
     }

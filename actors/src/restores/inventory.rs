@@ -1,6 +1,6 @@
 //! What there is to restore from: images, and stretches of oplog without a hole.
 
-use headwater_cluster::{ImageRef, ReplicaSet, State as ControlState, keeping};
+use headwater_cluster::{ImageRef, ReplicaSet, Snapshot, State as ControlState, keeping};
 use headwater_model::{Incarnation, Optime, ReplicaSetId, SnapshotId};
 use headwater_protocol::agent::Refusal;
 use headwater_restore::plan::{Base, Proven};
@@ -16,14 +16,7 @@ pub fn bases(state: &ControlState, set: &ReplicaSetId, record: &ReplicaSet) -> V
         .iter()
         .filter(|((id, snapshot), _)| id == set && state.damage_of(id, snapshot).is_none());
     let mut bases: Vec<Base> = snapshots
-        .filter_map(|((_, id), snapshot)| {
-            let base = base(Some(id.clone()), snapshot.image.as_ref()?);
-            // What commits at the cut is in the image, so that it shows nothing before the cut.
-            let at = snapshot
-                .checkpoint
-                .map_or(base.at, |cut| Optime::new(cut, base.at.term));
-            Some(Base { at, ..base })
-        })
+        .filter_map(|((_, id), snapshot)| Some(base_of(id, snapshot, snapshot.image.as_ref()?)))
         .chain(
             record
                 .waypoint
@@ -37,7 +30,28 @@ pub fn bases(state: &ControlState, set: &ReplicaSetId, record: &ReplicaSet) -> V
     bases
 }
 
-pub(super) fn base(snapshot: Option<SnapshotId>, image: &ImageRef) -> Base {
+/// The image of a snapshot. What commits at the cut of a checkpoint is in it, so that it shows nothing before the cut.
+fn base_of(id: &SnapshotId, snapshot: &Snapshot, image: &ImageRef) -> Base {
+    let base = base(Some(id.clone()), image);
+    let at = snapshot
+        .checkpoint
+        .map_or(base.at, |cut| Optime::new(cut, base.at.term));
+    Base { at, ..base }
+}
+
+/// An image that is kept for a restore. That of a checkpoint is one of its cut: to make the same of the oplog, more of that
+/// would be needed.
+pub(super) fn kept_base(set: &Set, image: &ImageRef) -> Result<Base, Refusal> {
+    let (state, _) = set.record()?;
+    let mut snapshots = state.snapshots.iter().filter(|((of, _), _)| *of == set.id);
+    let snapshot = snapshots.find(|(_, snapshot)| snapshot.image.as_ref() == Some(image));
+    Ok(match snapshot {
+        Some(((_, id), snapshot)) => base_of(id, snapshot, image),
+        None => base(None, image),
+    })
+}
+
+fn base(snapshot: Option<SnapshotId>, image: &ImageRef) -> Base {
     Base {
         name: image.name.clone(),
         snapshot,

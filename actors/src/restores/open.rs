@@ -32,6 +32,22 @@ pub async fn source_of(set: &Set, id: u64, restore: &Restore) -> Result<(Arc<dyn
     Ok((Arc::new(source), version))
 }
 
+/// An image as it lies: where transactions are open in it nothing is decided, so that nothing has to be written.
+pub(super) async fn as_it_lies(set: &Set, base: &Base) -> Result<AtT, Refusal> {
+    let image = image(set, base).await?;
+    let until = image.applied.ts;
+    let (own, prepared) = (blocks(set), Prepared::AtEntry);
+    let source = headwater_restore::materialize::materialize(own.clone(), own, image, None, until, prepared, |_| {});
+    source.await.map_err(unmade)
+}
+
+fn unmade(fault: MaterializeFault) -> Refusal {
+    match fault {
+        MaterializeFault::Oplog(e) => refusal(e),
+        other => Refusal::new(RefusalKind::Internal, other.to_string()),
+    }
+}
+
 /// Opens the base image and applies the oplog up to the plan's instant. `scratch` takes what does not fit in memory.
 pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Result<AtT, Refusal> {
     let image = image(set, &plan.base).await?;
@@ -50,10 +66,7 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Re
     };
     let oplog = oplog.as_ref();
     let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, until, prepared, |_| {});
-    let made = made.await.map_err(|e| match e {
-        MaterializeFault::Oplog(e) => refusal(e),
-        other => Refusal::new(RefusalKind::Internal, other.to_string()),
-    })?;
+    let made = made.await.map_err(unmade)?;
     if made.undecided() > 0 && !plan.is_whole_image() {
         let message = format!(
             "{} transactions over several shards were prepared by {} and are not decided in the oplog stored so far: choose an \

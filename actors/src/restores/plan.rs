@@ -11,12 +11,11 @@ use headwater_restore::naming::Chosen;
 use headwater_restore::plan::{Plan, Wanted};
 use tokio::time::Instant;
 
-use super::inventory::{base, inventory};
-use super::open::{chosen, materialize, selection};
+use super::inventory::{inventory, kept_base};
+use super::open::{as_it_lies, chosen, selection};
 use super::words::{not_restorable, refuse_damaged, told_of_damage};
 use crate::set::Set;
 use crate::trouble::refusal;
-use crate::work::head_store::blocks;
 
 /// A plan with its choice of collections by the base image.
 pub struct Planned {
@@ -92,19 +91,16 @@ pub(super) async fn plan_at(set: &Set, at: &At) -> Result<Plan, Refusal> {
 
 /// The plan of a restore that is in the control state: it begins with the image that is kept for it.
 pub(super) async fn plan_kept_at(set: &Set, at: &At, restore: &Restore) -> Result<Plan, Refusal> {
-    let image = restore.uses.get(&set.id);
-    let until = match (at, image) {
-        (At::Position(position), Some(_)) => Some(Ts::from(*position)),
-        (At::Snapshot(_), Some(image)) => Some(image.at.ts),
-        _ => None,
+    let Some(image) = restore.uses.get(&set.id) else {
+        return plan_at(set, at).await;
     };
-    match (until, image) {
-        (Some(until), Some(image)) => Ok(Plan {
-            base: base(None, image),
-            until,
-        }),
-        _ => plan_at(set, at).await,
-    }
+    let base = kept_base(set, image)?;
+    let until = match at {
+        At::Position(position) => Ts::from(*position),
+        At::Snapshot(_) => base.at.ts,
+        _ => return plan_at(set, at).await,
+    };
+    Ok(Plan { base, until })
 }
 
 /// Where the oplog ends that a plan applies to its image; nothing is needed of it for a whole image, whose last entry lies
@@ -126,21 +122,13 @@ pub(super) async fn oplog_of(set: &Set, plan: &Plan) -> Result<(u64, u64), Refus
     Ok(stores.oplog.slices_between(plan.base.at, until))
 }
 
-/// The image of a plan without the oplog.
-pub(super) fn base_only(plan: &Plan) -> Plan {
-    Plan {
-        until: plan.base.at.ts,
-        ..plan.clone()
-    }
-}
-
 pub(super) fn base_name(plan: &Plan) -> String {
     let snapshot = plan.base.snapshot.as_ref();
     snapshot.map_or_else(|| "waypoint".to_owned(), |id| id.to_string())
 }
 
 async fn planned(set: &Set, request: &RestoreRequest, plan: Plan) -> Result<Planned, Refusal> {
-    let source = materialize(set, &base_only(&plan), blocks(set)).await?;
+    let source = as_it_lies(set, &plan.base).await?;
     let chosen = chosen(&source, &selection(request)?).await?;
     let (oplog_slices, oplog_bytes) = oplog_of(set, &plan).await?;
     let view = RestorePlanView {

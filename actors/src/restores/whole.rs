@@ -16,12 +16,11 @@ use headwater_restore::source::Source;
 use headwater_store::blocks::Blocks;
 
 use super::inventory::inventory;
-use super::open::{chosen, materialize, selection};
-use super::plan::{base_name, base_only, namespaces, oplog_of, plan_at, plan_kept_at, shown};
-use crate::set::Set;
+use super::open::{as_it_lies, chosen, materialize, selection};
+use super::plan::{base_name, namespaces, oplog_of, plan_at, plan_kept_at, shown};
+use crate::set::{Set, scratch_in_memory};
 use crate::sharding::shared;
 use crate::trouble::refusal;
-use crate::work::head_store::blocks;
 
 /// The replica sets of a cluster, to read from.
 pub struct Members {
@@ -128,7 +127,8 @@ pub async fn plan(members: &Members, request: &RestoreRequest) -> Result<Planned
     let at = cluster_time(members, &request.at).await?;
     let config_plan = plan_at(&members.config, &at).await?;
     // The config servers' documents are few: they are made for the very instant.
-    let config = materialize(&members.config, &config_plan, blocks(&members.config)).await?;
+    let scratch = scratch_in_memory(&members.config).await.map_err(refusal)?;
+    let config = materialize(&members.config, &config_plan, scratch).await?;
     let routing = Arc::new(routing(&config).await?);
     if let Destination::Cluster(targets) = &request.to {
         check_targets(&routing, members.config.id.set(), targets)?;
@@ -138,7 +138,7 @@ pub async fn plan(members: &Members, request: &RestoreRequest) -> Result<Planned
     for shard in routing.shards().keys() {
         let set = members.shard(shard)?;
         let plan = plan_at(set, &at).await?;
-        let source = materialize(set, &base_only(&plan), blocks(set)).await?;
+        let source = as_it_lies(set, &plan.base).await?;
         owned.push(Owned::new(shard, Arc::new(source), routing.clone()));
         plans.push((set.clone(), plan));
     }
