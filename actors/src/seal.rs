@@ -45,7 +45,11 @@ pub async fn objects_of(
 
 /// Whoever keeps master keys may be slow. The question goes on while others are looked after, and whoever asks again finds
 /// what it brought.
-async fn open(ground: &Ground, deployment: &DeploymentName, wrapped: &WrappedKey) -> Result<Arc<DataKey>, StoreError> {
+pub async fn open(
+    ground: &Ground,
+    deployment: &DeploymentName,
+    wrapped: &WrappedKey,
+) -> Result<Arc<DataKey>, StoreError> {
     let (keyring, name, key) = (ground.tuning.keyring.clone(), deployment.clone(), wrapped.clone());
     let opening = ground.host.spawn(async move { keyring.open(&name, &key).await });
     let locked = |detail: &str| StoreError::Locked {

@@ -56,8 +56,9 @@ fn shown_in(path: &Path, bytes: &[u8]) -> Option<&'static str> {
 }
 
 /// What a thief of the store has of the two deployments.
-fn look_as_a_thief(headwater: &Headwater) -> Result<()> {
+fn look_as_a_thief(headwater: &Headwater, source: &ReplicaSet) -> Result<()> {
     let all = stored(headwater)?;
+    let address = source.member(0).address();
     let (mut sealed, mut plain) = (0, 0);
     for (path, bytes) in &all {
         let shown = shown_in(path, bytes);
@@ -66,6 +67,8 @@ fn look_as_a_thief(headwater: &Headwater) -> Result<()> {
             continue;
         }
         ensure!(shown.is_none(), "{} shows {shown:?}", path.display());
+        let shows_source = bytes.windows(address.len()).any(|window| window == address.as_bytes());
+        ensure!(!shows_source, "{} shows where the source is", path.display());
         if path.starts_with("rs/default") {
             ensure!(bytes.starts_with(b"HWSEAL"), "{} is not sealed", path.display());
             sealed += 1;
@@ -135,7 +138,7 @@ async fn a_thief_sees_nothing_and_without_its_key_a_deployment_stays_shut_while_
     plant(&hidden, 2000).await?;
     comes_back(&bed, &headwater, &hidden).await?;
     until_stored(&headwater, "plain", open.mark("seen").await?).await?;
-    look_as_a_thief(&headwater)?;
+    look_as_a_thief(&headwater, &hidden)?;
     let check = headwater.run(["check", "default", "--data"]).await?;
     ensure!(check.code == 0, "{}{}", check.stdout, check.stderr);
 
@@ -187,7 +190,7 @@ async fn a_thief_sees_nothing_and_without_its_key_a_deployment_stays_shut_while_
     restart(&mut headwater).await?;
     plant(&hidden, 5000).await?;
     comes_back(&bed, &headwater, &hidden).await?;
-    look_as_a_thief(&headwater)?;
+    look_as_a_thief(&headwater, &hidden)?;
     let log = std::fs::read_to_string(headwater.log("daemon"))?;
     let secret = first.split_whitespace().nth(1).context("no key")?;
     ensure!(!log.contains(secret), "a master key is in the log");

@@ -20,6 +20,7 @@ use headwater_store::repository::prefix;
 use headwater_store::sealed::{Keyring, SealedObjects, record};
 use tokio::time::Instant;
 
+use crate::cataloging::at_rest::AtRest;
 use crate::work::head_store::epoch_of;
 
 /// How often it is looked whether something changes.
@@ -77,7 +78,10 @@ pub async fn look(host: &Host, objects: &Arc<dyn Objects>, keyring: &Keyring) ->
         ..Found::default()
     };
     for name in catalog::list(objects.as_ref()).await? {
-        let read = damage_aside(catalog::read(objects.as_ref(), name).await)?;
+        let read = match damage_aside(catalog::read::<AtRest>(objects.as_ref(), name).await)? {
+            Ok(at_rest) => opened(objects.as_ref(), keyring, at_rest).await?,
+            Err(fault) => Err(fault),
+        };
         let whole = read.is_ok();
         found.catalogs.push((name, read));
         if whole {
@@ -110,6 +114,32 @@ pub async fn look(host: &Host, objects: &Arc<dyn Objects>, keyring: &Keyring) ->
     Ok(found)
 }
 
+/// A catalog with what is sealed in it; in words what is wrong with that.
+async fn opened(
+    objects: &dyn Objects,
+    keyring: &Keyring,
+    at_rest: AtRest,
+) -> Result<Result<Catalog, String>, StoreError> {
+    let mut whole = at_rest.plain;
+    for (name, part) in at_rest.sealed {
+        let written = damage_aside(record::read(objects, &name).await)?.unwrap_or_default();
+        let key = keyring.open(&name, &newest_wrapping(part.key.clone(), written)).await?;
+        match part.open(&name, &key) {
+            Ok(pieces) => whole.pieces.extend(pieces),
+            Err(fault) => return Ok(Err(format!("what it says of {name}: {fault}"))),
+        }
+    }
+    Ok(Ok(whole))
+}
+
+/// Of a data key the wrapping that was made last.
+fn newest_wrapping(key: WrappedKey, written: Vec<WrappedKey>) -> WrappedKey {
+    let mut newer = written.into_iter();
+    newer
+        .find(|w| w.key == key.key && w.revision > key.revision)
+        .unwrap_or(key)
+}
+
 /// The data key of a deployment: the one that the catalog names, as it was wrapped last; without a catalog the one in the store.
 async fn key_of(objects: &dyn Objects, found: &Found, name: &DeploymentName) -> Result<Option<WrappedKey>, StoreError> {
     let catalog = found.catalogs.last().and_then(|(_, read)| read.as_ref().ok());
@@ -123,12 +153,7 @@ async fn key_of(objects: &dyn Objects, found: &Found, name: &DeploymentName) -> 
     Ok(match named {
         None => written.pop(),
         Some(None) => None,
-        Some(Some(key)) => {
-            let newer = written
-                .into_iter()
-                .find(|w| w.key == key.key && w.revision > key.revision);
-            Some(newer.unwrap_or(key))
-        }
+        Some(Some(key)) => Some(newest_wrapping(key, written)),
     })
 }
 
