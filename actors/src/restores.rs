@@ -326,7 +326,10 @@ fn planned_namespace(item: &headwater_restore::naming::Item) -> PlannedNamespace
 /// Opens the base image and applies the oplog up to the plan's instant. `scratch` takes what does not fit in memory.
 pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Result<AtT, Refusal> {
     let image = image(set, &plan.base).await?;
-    let prepared = match checkpoints::is_cut_together(&set.ground.control.state(), &set.id) {
+    let state = set.ground.control.state();
+    // Of a checkpoint's image everything is decided.
+    let is_decided = plan.is_whole_image() && is_of_checkpoint(&state, &set.id, &plan.base);
+    let prepared = match checkpoints::is_cut_together(&state, &set.id) && !is_decided {
         true => Prepared::AtCommitTime,
         false => Prepared::AtEntry,
     };
@@ -342,7 +345,8 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Re
     let oplog = oplog.as_ref();
     let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, until, prepared, |_| {});
     let made = made.await.map_err(unmade)?;
-    if made.undecided() > 0 && !plan.is_whole_image() {
+    // A snapshot of one member whose oplog is not there any more shows what is known.
+    if made.undecided() > 0 && (oplog.is_some() || !plan.is_whole_image()) {
         let message = format!(
             "{} transactions over several shards were prepared by {} and are not decided in the oplog stored so far: choose an \
              earlier instant, or ask again in a moment",
@@ -352,6 +356,13 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Re
         return Err(Refusal::new(RefusalKind::NotRestorable, message));
     }
     Ok(made)
+}
+
+/// Whether an image is that of a checkpoint.
+fn is_of_checkpoint(state: &ControlState, set: &ReplicaSetId, base: &Base) -> bool {
+    let key = base.snapshot.clone().map(|id| (set.clone(), id));
+    let snapshot = key.and_then(|key| state.snapshots.get(&key));
+    snapshot.is_some_and(|snapshot| snapshot.checkpoint.is_some())
 }
 
 fn unmade(fault: MaterializeFault) -> Refusal {
@@ -366,7 +377,11 @@ async fn oplog_to_decide(set: &Set, image: &Image) -> Result<Option<Arc<OplogSto
     if image.open_transactions.is_none() {
         return Ok(None);
     }
-    let oplog = set.stores(image.incarnation).await.map_err(refusal)?.oplog;
+    let oplog = match set.stores(image.incarnation).await {
+        Ok(stores) => stores.oplog,
+        Err(StoreError::Damaged { .. }) => return Ok(None),
+        Err(e) => return Err(refusal(e)),
+    };
     let covers = oplog
         .range()
         .is_some_and(|(start, tip)| start <= image.applied && image.applied <= tip);
@@ -453,7 +468,11 @@ pub async fn create(set: &Set, request: RestoreRequest) -> Result<RestoreView, R
 async fn create_once(set: &Set, mut request: RestoreRequest) -> Result<RestoreView, Refusal> {
     let planned = plan(set, &request).await?;
     let uses = image_ref(set, &planned.plan.base)?;
-    let until = planned.plan.until;
+    // A checkpoint's image shows the cut, and needs no oplog up to there.
+    let until = match (&uses, planned.plan.is_whole_image()) {
+        (Some(image), true) => image.at.ts,
+        _ => planned.plan.until,
+    };
     if !matches!(request.at, At::Snapshot(_)) {
         request.at = At::Position(planned.plan.until.into());
     }
