@@ -65,10 +65,12 @@ pub enum Bug {
     CheckpointWithoutMember,
     /// The tail leaves out what migrations write.
     TailSkipsMigrated,
+    /// Of a cluster that is restored one member shows an earlier time than the others.
+    MembersApart,
 }
 
 /// All of them.
-pub const ALL: [Bug; 28] = [
+pub const ALL: [Bug; 29] = [
     Bug::DiskForgetsFlush,
     Bug::StoreOverwrites,
     Bug::ListForgetsLast,
@@ -97,6 +99,7 @@ pub const ALL: [Bug; 28] = [
     Bug::CutTakesPrepared,
     Bug::CheckpointWithoutMember,
     Bug::TailSkipsMigrated,
+    Bug::MembersApart,
 ];
 
 thread_local! {

@@ -201,6 +201,9 @@ fn lags(status: &Status, id: &ReplicaSetId, source: &Shared) -> Option<String> {
     };
     let newest = {
         let source = set::lock(source);
+        if source.history.open(source.history.count()).next().is_some() {
+            return Some(format!("a transaction of {id} is not decided at the source"));
+        }
         source.history.position(source.history.count()).ts.into()
     };
     if let Some(problem) = &set.problem {

@@ -276,8 +276,9 @@ pub async fn restore(
     if is_undecided {
         trace::mark("restore: refused, a transaction is undecided");
     }
-    // Where the oplog is damaged the entry may be lost that decides.
-    if must && !(is_undecided && world.rotten.get()) {
+    // Where the oplog is damaged, or a history ended, the entry may be lost that decides.
+    let may_be_undecided = world.rotten.get() || world.parts.oracle.was_copied_anew(set);
+    if must && !(is_undecided && may_be_undecided) {
         world.parts.oracle.report(Unkept::Refused {
             at: wanted,
             status,

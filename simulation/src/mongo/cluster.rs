@@ -18,6 +18,7 @@ use super::migration::{Deletion, Migration};
 use super::operations::{Place, write};
 use super::set::{Mongo, MongoDraw, Role, Shared, lock};
 use super::transfer::Transfer;
+use super::workload;
 
 /// What a cluster is made of.
 #[derive(Clone, Debug)]
@@ -189,6 +190,16 @@ impl Cluster {
         self.carry_transfers();
         self.carry_migration();
         self.carry_deletions();
+    }
+
+    /// Ends transactions of one shard that nobody else would end.
+    pub fn finish(&self) {
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            if shard.is_writable() {
+                workload::finish(&mut shard);
+            }
+        }
     }
 
     /// Whether nothing is on its way.
