@@ -110,6 +110,8 @@ pub const DEPLOYMENTS_MAX: usize = 4096;
 pub const REPLICA_SETS_PER_DEPLOYMENT: usize = 256;
 /// Snapshots of one replica set that are asked for and not complete.
 pub const SNAPSHOTS_WAITING_PER_SET: usize = 8;
+/// Chunks of a cluster that is restored as a whole: about a hundred bytes of memory each.
+pub const CHUNKS_MAX: usize = 4_000_000;
 /// Restores that run at once.
 pub const RESTORES_RUNNING_MAX: usize = 32;
 /// Restores that are remembered, running ones included.

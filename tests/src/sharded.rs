@@ -26,14 +26,22 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts config servers and shards `sh0`, `sh1`, …, and joins them. The balancer is off.
-    pub async fn start(bed: &Bed, version: &str, shards: usize) -> Result<Cluster> {
-        let config = bed.replica_set(member(version, CONFIG, "--configsvr")).await?;
+    /// Config servers and shards that do not know of each other.
+    pub async fn apart(bed: &Bed, version: &str, shards: usize) -> Result<Cluster> {
         let mut cluster = Cluster {
             version: version.to_owned(),
-            config,
+            config: bed.replica_set(member(version, CONFIG, "--configsvr")).await?,
             shards: Vec::new(),
         };
+        for _ in 0..shards {
+            cluster.start_shard(bed).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// Starts config servers and shards `sh0`, `sh1`, …, and joins them. The balancer is off.
+    pub async fn start(bed: &Bed, version: &str, shards: usize) -> Result<Cluster> {
+        let mut cluster = Cluster::apart(bed, version, 0).await?;
         for _ in 0..shards {
             cluster.add_shard(bed).await?;
         }
@@ -44,12 +52,30 @@ impl Cluster {
 
     /// Starts one more shard and lets it join.
     pub async fn add_shard(&mut self, bed: &Bed) -> Result<()> {
-        let name = format!("sh{}", self.shards.len());
-        let shard = bed.replica_set(member(&self.version, &name, "--shardsvr")).await?;
-        let host = format!("{name}/{}", shard.member(0).address());
-        self.shards.push(shard);
+        let name = self.start_shard(bed).await?;
+        let host = self
+            .shards
+            .last()
+            .map(|shard| shard.member(0).address())
+            .unwrap_or_default();
+        let host = format!("{name}/{host}");
         let command = doc! { "_configsvrAddShard": host, "name": &name, "writeConcern": router::majority() };
         self.router().await?.on(CONFIG, "admin", command).await.map(drop)
+    }
+
+    async fn start_shard(&mut self, bed: &Bed) -> Result<String> {
+        let name = format!("sh{}", self.shards.len());
+        let shard = bed.replica_set(member(&self.version, &name, "--shardsvr")).await?;
+        self.shards.push(shard);
+        Ok(name)
+    }
+
+    /// Stops every server in good order and starts it again.
+    pub async fn restart(&mut self) -> Result<()> {
+        for set in [&mut self.config].into_iter().chain(&mut self.shards) {
+            set.restart_member(0).await?;
+        }
+        Ok(())
     }
 
     /// A connection string to the config servers.

@@ -1,5 +1,7 @@
 //! A deployment to begin with, and one command of every kind.
 
+use std::collections::BTreeMap;
+
 use crate::checkpoint_samples::{cut_checkpoint, note_checkpoint, open_checkpoint, set_sharding};
 use headwater_cluster::audit::AuditEntry;
 use headwater_cluster::command::RestoreProgress;
@@ -158,8 +160,7 @@ pub fn restore(token: u64) -> Command {
         set: set(),
         request_json: r#"{"at":"latest"}"#.to_owned(),
         created_ms: 1_795_343_072_000,
-        uses: None,
-        until: Ts::new(200, 1),
+        uses: BTreeMap::new(),
     }
 }
 
