@@ -67,10 +67,12 @@ pub enum Bug {
     TailSkipsMigrated,
     /// Of a cluster that is restored one member shows an earlier time than the others.
     MembersApart,
+    /// A cluster that is restored as one shows what shards hold and do not own.
+    MergedWithOrphans,
 }
 
 /// All of them.
-pub const ALL: [Bug; 29] = [
+pub const ALL: [Bug; 30] = [
     Bug::DiskForgetsFlush,
     Bug::StoreOverwrites,
     Bug::ListForgetsLast,
@@ -100,6 +102,7 @@ pub const ALL: [Bug; 29] = [
     Bug::CheckpointWithoutMember,
     Bug::TailSkipsMigrated,
     Bug::MembersApart,
+    Bug::MergedWithOrphans,
 ];
 
 thread_local! {

@@ -286,6 +286,7 @@ async fn restores_of_cluster(world: &World, timeline: &Timeline) {
     }
     for snapshot in cuts::checkpoints(timeline).rev().take(CHECKPOINTS) {
         cuts::whole(world, 0, At::Snapshot(snapshot.id.clone()), true).await;
+        cuts::merged(world, 0, At::Snapshot(snapshot.id.clone()), true).await;
     }
     if let Some((set, wanted)) = wishes::choose(world, timeline, &mut rng) {
         wishes::restore(world, 0, &set, wanted, true).await;

@@ -162,12 +162,13 @@ const MUSEUM: [(Bug, u64); 21] = [
 ];
 
 /// Those of sharded clusters: within so many seeds that have one.
-const MUSEUM_OF_CLUSTERS: [(Bug, u64); 5] = [
+const MUSEUM_OF_CLUSTERS: [(Bug, u64); 6] = [
     (Bug::CutByCommitEntry, 4),
     (Bug::CutTakesPrepared, 6),
     (Bug::CheckpointWithoutMember, 2),
     (Bug::TailSkipsMigrated, 6),
     (Bug::MembersApart, 4),
+    (Bug::MergedWithOrphans, 12),
 ];
 
 #[test]
