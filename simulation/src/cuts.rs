@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use headwater_model::{SnapshotId, Ts};
-use headwater_protocol::admin::{At, Range, SnapshotView, Timeline};
+use headwater_protocol::admin::{At, Position, Range, SnapshotView, Timeline};
 use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use crate::mongo::set::{self, Role};
-use crate::oracle::{Violation, cut};
+use crate::oracle::{Violation, cut, restored};
+use crate::planted::{self, Bug};
 use crate::trace;
+use crate::user::Wish;
 use crate::wishes;
-use crate::world::World;
+use crate::world::{World, deployment};
 
 /// Without faults a checkpoint that is asked for is sealed within this. One that was begun before may have to be given up
 /// first, which takes two minutes.
@@ -24,11 +26,18 @@ pub async fn some(world: &World, at: usize, timeline: &Timeline, rng: &mut StdRn
     let snapshots: Vec<&SnapshotView> = checkpoints(timeline).collect();
     if !snapshots.is_empty() && rng.gen_bool(0.3) {
         let chosen = snapshots[rng.gen_range(0..snapshots.len())].id.clone();
-        whole(world, at, At::Snapshot(chosen), must).await;
+        either(world, at, At::Snapshot(chosen), rng, must).await;
     } else if !timeline.whole_cluster.is_empty() {
         let range = timeline.whole_cluster[rng.gen_range(0..timeline.whole_cluster.len())];
         let time = time(world, range, rng);
-        whole(world, at, At::Position(time.into()), must).await;
+        either(world, at, At::Position(time.into()), rng, must).await;
+    }
+}
+
+async fn either(world: &World, at: usize, wanted: At, rng: &mut StdRng, must: bool) {
+    match rng.gen_bool(0.4) {
+        true => merged(world, at, wanted, must).await,
+        false => whole(world, at, wanted, must).await,
     }
 }
 
@@ -71,8 +80,12 @@ fn time(world: &World, range: Range, rng: &mut StdRng) -> Ts {
 pub async fn whole(world: &World, at: usize, wanted: At, must: bool) {
     let mut shards = BTreeMap::new();
     let (sets, mut time) = (world.parts.sets(), None);
-    for (id, set) in &sets {
-        let Some((instant, restored)) = wishes::restore(world, at, id, wanted.clone(), must).await else {
+    for (nth, (id, set)) in sets.iter().enumerate() {
+        let (mut wanted, mut must) = (wanted.clone(), must);
+        if nth + 1 == sets.len() && planted::is(Bug::MembersApart) {
+            (wanted, must) = (earlier(wanted), false);
+        }
+        let Some((instant, restored)) = wishes::restore(world, at, id, wanted, must).await else {
             return;
         };
         time = time.or(Some(instant.ts()));
@@ -91,6 +104,44 @@ pub async fn whole(world: &World, at: usize, wanted: At, must: bool) {
             trace::line(&format!("all members at {time} fit each other"));
         }
         Err(torn) => world.parts.oracle.report(torn),
+    }
+}
+
+/// Restores the cluster as one, as its routers showed it.
+pub async fn merged(world: &World, at: usize, wanted: At, must: bool) {
+    let Some(instant) = wishes::instant(world, at, &wanted).await.map(|instant| instant.ts()) else {
+        return;
+    };
+    let (Some(name), Some(draw)) = (deployment(), &world.parts.draw.cluster) else {
+        return;
+    };
+    let oracle = &world.parts.oracle;
+    let was_copied_anew = world.parts.sets().iter().any(|(id, _)| oracle.was_copied_anew(id));
+    let may_be_undecided = world.rotten.get() || was_copied_anew;
+    let wish = Wish::Restore(name, None, wanted);
+    let Some(archive) = wishes::granted(world, at, wish, instant, (must, may_be_undecided)).await else {
+        return;
+    };
+    match restored::check_merged(&archive, instant, oracle.sets()) {
+        Ok(restored) => match cut::total(instant, draw, |account| restored.balance(account)) {
+            Ok(()) => {
+                trace::mark("cut: cluster restored as one");
+                trace::line(&format!("the cluster at {instant} is restored as one"));
+            }
+            Err(torn) => oracle.report(torn),
+        },
+        Err(differs) => oracle.report(differs),
+    }
+}
+
+/// Two seconds earlier.
+fn earlier(wanted: At) -> At {
+    match wanted {
+        At::Position(position) => At::Position(Position {
+            t: position.t - 2,
+            ..position
+        }),
+        other => other,
     }
 }
 

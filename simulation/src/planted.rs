@@ -65,10 +65,14 @@ pub enum Bug {
     CheckpointWithoutMember,
     /// The tail leaves out what migrations write.
     TailSkipsMigrated,
+    /// Of a cluster that is restored one member shows an earlier time than the others.
+    MembersApart,
+    /// A cluster that is restored as one shows what shards hold and do not own.
+    MergedWithOrphans,
 }
 
 /// All of them.
-pub const ALL: [Bug; 28] = [
+pub const ALL: [Bug; 30] = [
     Bug::DiskForgetsFlush,
     Bug::StoreOverwrites,
     Bug::ListForgetsLast,
@@ -97,6 +101,8 @@ pub const ALL: [Bug; 28] = [
     Bug::CutTakesPrepared,
     Bug::CheckpointWithoutMember,
     Bug::TailSkipsMigrated,
+    Bug::MembersApart,
+    Bug::MergedWithOrphans,
 ];
 
 thread_local! {

@@ -11,7 +11,8 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use crate::draw::{Draw, Mode};
-use crate::mongo::{Shared, set};
+use crate::mongo::Shared;
+use crate::mongo::set::{self, Role};
 use crate::oracle::window::Unkept;
 use crate::oracle::{Violation, chain, raft};
 use crate::planted::{self, Bug};
@@ -201,6 +202,11 @@ fn lags(status: &Status, id: &ReplicaSetId, source: &Shared) -> Option<String> {
     };
     let newest = {
         let source = set::lock(source);
+        // A checkpoint would wait for it for ever.
+        let is_open = source.history.open(source.history.count()).next().is_some();
+        if source.role != Role::Plain && is_open {
+            return Some(format!("a transaction of {id} is not decided at the source"));
+        }
         source.history.position(source.history.count()).ts.into()
     };
     if let Some(problem) = &set.problem {
@@ -283,6 +289,7 @@ async fn restores_of_cluster(world: &World, timeline: &Timeline) {
     }
     for snapshot in cuts::checkpoints(timeline).rev().take(CHECKPOINTS) {
         cuts::whole(world, 0, At::Snapshot(snapshot.id.clone()), true).await;
+        cuts::merged(world, 0, At::Snapshot(snapshot.id.clone()), true).await;
     }
     if let Some((set, wanted)) = wishes::choose(world, timeline, &mut rng) {
         wishes::restore(world, 0, &set, wanted, true).await;

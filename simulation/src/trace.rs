@@ -27,13 +27,14 @@ struct Trace {
 const TAIL: usize = 60;
 
 /// Every mark there is: a set of seeds that did not hit one of them has not tried what it stands for.
-pub const MARKS: [&str; 66] = [
+pub const MARKS: [&str; 67] = [
     "agent killed",
     "agent: request timed out",
     "checkpoint: given up",
     "checkpoint: sealed",
     "clock set",
     "cut: all members restored",
+    "cut: cluster restored as one",
     "cut: in the middle of a migration",
     "cut: transaction committed past it",
     "cut: transaction prepared by then, aborted",

@@ -210,7 +210,7 @@ pub fn choose(world: &World, timeline: &Timeline, rng: &mut StdRng) -> Option<(R
 }
 
 /// What an instant of a replica set is; `None` when it is offered no more.
-async fn instant(world: &World, at: usize, wanted: &At) -> Option<Instant> {
+pub async fn instant(world: &World, at: usize, wanted: &At) -> Option<Instant> {
     let is_cluster = world.cluster.is_some();
     match wanted {
         At::Position(position) if is_cluster => Some(Instant::Cluster(Ts::from(*position))),
@@ -238,51 +238,59 @@ pub async fn restore(
     wanted: At,
     must: bool,
 ) -> Option<(Instant, Restored)> {
-    let (name, named) = (deployment()?, world.parts.named(set));
     let instant = instant(world, at, &wanted).await?;
-    let mut answer = ask(world, at, Wish::Restore(name.clone(), named.clone(), wanted.clone())).await?;
+    let may_be_undecided = world.rotten.get() || world.parts.oracle.was_copied_anew(set);
+    let wish = Wish::Restore(deployment()?, world.parts.named(set), wanted);
+    let archive = granted(world, at, wish, instant.ts(), (must, may_be_undecided)).await?;
+    let (_, source) = world.parts.sets().into_iter().find(|(id, _)| id == set)?;
+    match judge(&archive, instant, &source) {
+        Ok(restored) => {
+            trace::mark("restore checked");
+            let documents = restored.documents();
+            trace::line(&format!(
+                "restored {}: {documents} documents, as they were",
+                instant.ts()
+            ));
+            Some((instant, restored))
+        }
+        Err(violation) => {
+            world.parts.oracle.report(violation);
+            None
+        }
+    }
+}
+
+/// Asks for a restore; gives the archive. `must` it be granted, and may it be refused because a transaction is undecided?
+pub async fn granted(
+    world: &World,
+    at: usize,
+    wish: Wish,
+    instant: Ts,
+    (must, may_be_undecided): (bool, bool),
+) -> Option<Bytes> {
+    let mut answer = ask(world, at, wish.clone()).await?;
     // A replica set that is handed from one node to another: users ask again.
     for _ in 0..PATIENT_TURNS {
         if !must || answer.0 != 503 {
             break;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
-        answer = ask(world, at, Wish::Restore(name.clone(), named.clone(), wanted.clone())).await?;
+        answer = ask(world, at, wish.clone()).await?;
     }
     let (status, body) = answer;
     if status == 200 {
-        let oracle = &world.parts.oracle;
-        let (_, source) = world.parts.sets().into_iter().find(|(id, _)| id == set)?;
-        return match judge(&body, instant, &source) {
-            Ok(restored) => {
-                trace::mark("restore checked");
-                let documents = restored.documents();
-                trace::line(&format!(
-                    "restored {}: {documents} documents, as they were",
-                    instant.ts()
-                ));
-                Some((instant, restored))
-            }
-            Err(violation) => {
-                oracle.report(violation);
-                None
-            }
-        };
+        return Some(body);
     }
-    let instant = instant.ts();
     let words = String::from_utf8_lossy(&body).into_owned();
     trace::line(&format!("a restore of {instant} was refused: {status} {words}"));
     let is_undecided = words.contains("not decided");
     if is_undecided {
         trace::mark("restore: refused, a transaction is undecided");
     }
-    // Where the oplog is damaged the entry may be lost that decides.
-    if must && !(is_undecided && world.rotten.get()) {
-        world.parts.oracle.report(Unkept::Refused {
-            at: wanted,
-            status,
-            words,
-        });
+    // Where the oplog is damaged, or a history ended, the entry may be lost that decides.
+    if must && !(is_undecided && may_be_undecided) {
+        let wish = format!("{wish:?}");
+        world.parts.oracle.report(Unkept::Refused { wish, status, words });
     }
     None
 }

@@ -204,6 +204,10 @@ impl World {
                 loop {
                     tokio::time::sleep(TICK).await;
                     cluster.borrow_mut().tick(faults.get());
+                    if !faults.get() {
+                        // A late election may have taken back what ended a transaction.
+                        cluster.borrow().finish();
+                    }
                 }
             });
         }

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use headwater_simulation::draw::Mode;
+use headwater_simulation::mongo::cluster::ClusterDraw;
 use headwater_simulation::planted::Bug;
 use headwater_simulation::run::{Options, Outcome, run};
 use headwater_simulation::trace::MARKS;
@@ -22,7 +23,7 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 11] = [
+const FOUND: [(u64, &str); 14] = [
     (
         13,
         "a node that does not own a shard could not plan a restore from a snapshot with transactions open in it: planning wrote blocks",
@@ -58,6 +59,18 @@ const FOUND: [(u64, &str); 11] = [
     (
         179,
         "after a resync the position of the old head was shown as that of the new one",
+    ),
+    (
+        182,
+        "the instant of a shard's own first snapshot was restored while a transaction was prepared and not decided",
+    ),
+    (
+        231,
+        "a snapshot of a shard whose oplog could not be opened for damage was offered and could not be restored",
+    ),
+    (
+        315,
+        "a checkpoint whose oplog was given up was offered, and refused as if it needed that oplog",
     ),
     (
         440,
@@ -148,16 +161,35 @@ const MUSEUM: [(Bug, u64); 21] = [
     (Bug::OplogRots, 8),
 ];
 
+/// Those of sharded clusters: within so many seeds that have one.
+const MUSEUM_OF_CLUSTERS: [(Bug, u64); 6] = [
+    (Bug::CutByCommitEntry, 4),
+    (Bug::CutTakesPrepared, 6),
+    (Bug::CheckpointWithoutMember, 2),
+    (Bug::TailSkipsMigrated, 6),
+    (Bug::MembersApart, 4),
+    (Bug::MergedWithOrphans, 12),
+];
+
 #[test]
 fn every_planted_bug_is_found() {
-    let found = |(bug, within): (Bug, u64)| {
+    let finds = |bug: Bug, seed: u64| {
         let options = Options {
             planted: Some(bug),
             ..SWARM
         };
-        (0..within).any(|seed| run(seed, options).violation.is_some())
+        run(seed, options).violation.is_some()
     };
-    let missed: Vec<_> = MUSEUM.into_iter().filter(|exhibit| !found(*exhibit)).collect();
+    let found = |(bug, within): (Bug, u64)| (0..within).any(|seed| finds(bug, seed));
+    let found_in_clusters = |(bug, within): (Bug, u64)| {
+        let seeds = (0..).filter(|seed| ClusterDraw::of(*seed).is_some());
+        seeds.take(within as usize).any(|seed| finds(bug, seed))
+    };
+    let plain = MUSEUM.into_iter().filter(|exhibit| !found(*exhibit));
+    let of_clusters = MUSEUM_OF_CLUSTERS
+        .into_iter()
+        .filter(|exhibit| !found_in_clusters(*exhibit));
+    let missed: Vec<_> = plain.chain(of_clusters).collect();
     assert!(missed.is_empty(), "the oracles do not see {missed:?}");
 }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use headwater_cluster::{Restore, checkpoints};
+use headwater_cluster::{Restore, State, checkpoints};
 use headwater_head::Image;
+use headwater_model::ReplicaSetId;
 use headwater_protocol::admin::RestoreRequest;
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_restore::materialize::{AtT, MaterializeFault, Prepared};
@@ -11,6 +12,7 @@ use headwater_restore::naming::{Chosen, Selection, choose};
 use headwater_restore::plan::{Base, Plan};
 use headwater_restore::source::{Source, views};
 use headwater_store::blocks::Blocks;
+use headwater_store::objects::StoreError;
 use headwater_store::oplog_store::OplogStore;
 
 use super::plan::plan_kept_at;
@@ -41,6 +43,13 @@ pub(super) async fn as_it_lies(set: &Set, base: &Base) -> Result<AtT, Refusal> {
     source.await.map_err(unmade)
 }
 
+/// Whether an image is that of a checkpoint.
+fn is_of_checkpoint(state: &State, set: &ReplicaSetId, base: &Base) -> bool {
+    let key = base.snapshot.clone().map(|id| (set.clone(), id));
+    let snapshot = key.and_then(|key| state.snapshots.get(&key));
+    snapshot.is_some_and(|snapshot| snapshot.checkpoint.is_some())
+}
+
 fn unmade(fault: MaterializeFault) -> Refusal {
     match fault {
         MaterializeFault::Oplog(e) => refusal(e),
@@ -51,7 +60,10 @@ fn unmade(fault: MaterializeFault) -> Refusal {
 /// Opens the base image and applies the oplog up to the plan's instant. `scratch` takes what does not fit in memory.
 pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Result<AtT, Refusal> {
     let image = image(set, &plan.base).await?;
-    let prepared = match checkpoints::is_cut_together(&set.ground.control.state(), &set.id) {
+    let state = set.ground.control.state();
+    // Of a checkpoint's image everything is decided.
+    let is_decided = plan.is_whole_image() && is_of_checkpoint(&state, &set.id, &plan.base);
+    let prepared = match checkpoints::is_cut_together(&state, &set.id) && !is_decided {
         true => Prepared::AtCommitTime,
         false => Prepared::AtEntry,
     };
@@ -67,7 +79,8 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Re
     let oplog = oplog.as_ref();
     let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, until, prepared, |_| {});
     let made = made.await.map_err(unmade)?;
-    if made.undecided() > 0 && !plan.is_whole_image() {
+    // A snapshot of one member whose oplog is not there any more shows what is known.
+    if made.undecided() > 0 && (oplog.is_some() || !plan.is_whole_image()) {
         let message = format!(
             "{} transactions over several shards were prepared by {} and are not decided in the oplog stored so far: choose an \
              earlier instant, or ask again in a moment",
@@ -84,7 +97,11 @@ async fn oplog_to_decide(set: &Set, image: &Image) -> Result<Option<Arc<OplogSto
     if image.open_transactions.is_none() {
         return Ok(None);
     }
-    let oplog = set.stores(image.incarnation).await.map_err(refusal)?.oplog;
+    let oplog = match set.stores(image.incarnation).await {
+        Ok(stores) => stores.oplog,
+        Err(StoreError::Damaged { .. }) => return Ok(None),
+        Err(e) => return Err(refusal(e)),
+    };
     let covers = oplog
         .range()
         .is_some_and(|(start, tip)| start <= image.applied && image.applied <= tip);

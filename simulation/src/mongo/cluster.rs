@@ -18,6 +18,7 @@ use super::migration::{Deletion, Migration};
 use super::operations::{Place, write};
 use super::set::{Mongo, MongoDraw, Role, Shared, lock};
 use super::transfer::Transfer;
+use super::workload;
 
 /// What a cluster is made of.
 #[derive(Clone, Debug)]
@@ -121,7 +122,7 @@ impl Cluster {
         let mut rng = StdRng::seed_from_u64(seed("cluster"));
         let owners: Vec<usize> = (0..draw.chunks()).map(|_| rng.gen_range(0..shards.len())).collect();
         let uuid = CollectionUuid(rng.r#gen());
-        let (routing, settings) = found(&mut config, &shards, &mut rng);
+        let (routing, settings) = found(&mut config, &shards, uuid, &mut rng);
         for (chunk, owner) in owners.iter().enumerate() {
             let document = row(draw, uuid, chunk, &shards[*owner].name);
             let inserted = routing.insert(&mut config, document);
@@ -191,6 +192,16 @@ impl Cluster {
         self.carry_deletions();
     }
 
+    /// Ends transactions of one shard that nobody else would end.
+    pub fn finish(&self) {
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            if shard.is_writable() {
+                workload::finish(&mut shard);
+            }
+        }
+    }
+
     /// Whether nothing is on its way.
     pub fn is_at_rest(&self) -> bool {
         self.transfers.is_empty() && self.migration.is_none() && self.deletions.is_empty()
@@ -250,7 +261,7 @@ pub fn tell(from: &Shared, to: &Shared) -> Ts {
 }
 
 /// What makes config servers those of a cluster.
-fn found(config: &mut Mongo, shards: &[Mongo], rng: &mut StdRng) -> (Place, Place) {
+fn found(config: &mut Mongo, shards: &[Mongo], bank: CollectionUuid, rng: &mut StdRng) -> (Place, Place) {
     let place = |config: &mut Mongo, name: &str| {
         let uuid = config.new_uuid();
         Place::create(config, "config", name, uuid, &["_id"])
@@ -266,6 +277,20 @@ fn found(config: &mut Mongo, shards: &[Mongo], rng: &mut StdRng) -> (Place, Plac
         let inserted = known.insert(config, row);
         write(config, inserted);
     }
+    let databases = place(config, "databases");
+    for shard in shards {
+        for name in ["app", "crm"] {
+            let row = doc! { "_id": workload::database(shard, name), "primary": &shard.name };
+            let inserted = databases.insert(config, row);
+            write(config, inserted);
+        }
+    }
+    let inserted = databases.insert(config, doc! { "_id": "bank", "primary": &shards[0].name });
+    write(config, inserted);
+    let collections = place(config, "collections");
+    let row = doc! { "_id": "bank.accounts", "uuid": binary(bank), "key": { "k": 1 } };
+    let inserted = collections.insert(config, row);
+    write(config, inserted);
     let settings = place(config, "settings");
     let inserted = settings.insert(config, doc! { "_id": "balancer", "mode": "full", "n": 0 });
     write(config, inserted);

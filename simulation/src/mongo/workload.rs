@@ -6,7 +6,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::history::{Count, Effect, Meta, Transaction, binary, id_index};
-use super::set::Mongo;
+use super::set::{Mongo, Role};
 use super::update;
 use crate::trace;
 
@@ -262,10 +262,19 @@ pub fn prepared(
     (first, at)
 }
 
+/// How a database of users is called: what is not sharded is on one shard only.
+pub fn database(mongo: &Mongo, name: &str) -> String {
+    match mongo.role {
+        Role::Plain => name.to_owned(),
+        Role::ConfigServers | Role::Shard => format!("{name}_{}", mongo.name),
+    }
+}
+
 /// Creates a collection under a name that was never used.
 fn create(mongo: &mut Mongo, rng: &mut StdRng) {
     mongo.next_name += 1;
     let (db, name) = (["app", "crm"][rng.gen_range(0..2)], format!("c{}", mongo.next_name));
+    let db = &database(mongo, db);
     let mut options = Document::new();
     if rng.gen_bool(0.3) {
         options.insert("validator", doc! { "a": { "$ne": rng.gen_range(1000..2000) } });

@@ -90,6 +90,12 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// Whether a replica set has a history that ended.
+    pub fn was_copied_anew(&self, set: &ReplicaSetId) -> bool {
+        let mut all = self.sets.iter();
+        all.any(|((_, of), (incarnation, _))| of == set && *incarnation > Incarnation(1))
+    }
+
     /// A user asked for it to go.
     pub fn may_vanish(&mut self, snapshot: SnapshotId) {
         self.may_vanish.insert(snapshot);

@@ -140,10 +140,8 @@ fn end(state: &State, name: &DeploymentName, id: &SnapshotId, checkpoint: &Check
 
 /// What users are told of a cluster of so many members.
 pub fn offered(timeline: &Timeline, all: usize) -> Result<(), Partial> {
-    let complete = timeline.snapshots.iter().filter(|snapshot| snapshot.complete);
-    let partial = complete
-        .into_iter()
-        .find(|snapshot| (1..all).contains(&snapshot.members.len()));
+    let mut complete = timeline.snapshots.iter().filter(|snapshot| snapshot.complete);
+    let partial = complete.find(|snapshot| (1..all).contains(&snapshot.members.len()));
     match partial {
         None => Ok(()),
         Some(snapshot) => Err(Partial::Offered {

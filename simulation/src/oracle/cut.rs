@@ -15,7 +15,7 @@ use crate::trace;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Torn {
     /// An account is not where its owner is.
-    #[error("a checkpoint is one cut: at {at} account {account} is on none of its owners")]
+    #[error("a checkpoint is one cut: at {at} account {account} is not at its owner")]
     Missing {
         /// The instant.
         at: Ts,
@@ -73,20 +73,20 @@ pub fn decided(set: &Mongo, at: Ts) -> Result<(), Torn> {
 /// Judges what was restored of the shards, by their names, with what the config servers have at that time.
 pub fn check(at: Ts, draw: &ClusterDraw, config: &Mongo, shards: &BTreeMap<String, Restored>) -> Result<(), Torn> {
     let owners = owners(config, at);
-    let (mut sum, mut strays) = (0, 0);
-    for account in 0..draw.accounts {
-        let owner = owners.iter().find(|(range, _)| range.contains(&account));
-        let owner = owner.map_or("", |(_, owner)| owner.as_str());
-        let held = shards
-            .iter()
-            .filter_map(|(name, shard)| Some((name, shard.balance(account)?)));
-        let held: Vec<_> = held.collect();
-        strays += held.len().saturating_sub(1);
-        let own = held.iter().find(|(name, _)| *name == owner);
-        sum += own.ok_or(Torn::Missing { at, account })?.1;
-    }
-    if strays > 0 {
+    let held_by = |account: i64| shards.values().filter(|shard| shard.balance(account).is_some()).count();
+    if (0..draw.accounts).any(|account| held_by(account) > 1) {
         trace::mark("cut: in the middle of a migration");
+    }
+    total(at, draw, |account| {
+        shards.get(owner_of(&owners, account)?)?.balance(account)
+    })
+}
+
+/// Judges what the accounts hold: each something, and all together what was paid in.
+pub fn total(at: Ts, draw: &ClusterDraw, balance: impl Fn(i64) -> Option<i64>) -> Result<(), Torn> {
+    let mut sum = 0;
+    for account in 0..draw.accounts {
+        sum += balance(account).ok_or(Torn::Missing { at, account })?;
     }
     if sum != draw.sum() {
         return Err(Torn::Sum {
@@ -99,7 +99,16 @@ pub fn check(at: Ts, draw: &ClusterDraw, config: &Mongo, shards: &BTreeMap<Strin
 }
 
 /// Which shard owns which accounts.
-fn owners(config: &Mongo, at: Ts) -> Vec<(std::ops::Range<i64>, String)> {
+pub type Owners = Vec<(std::ops::Range<i64>, String)>;
+
+/// The shard that owns an account.
+pub fn owner_of(owners: &Owners, account: i64) -> Option<&str> {
+    let owner = owners.iter().find(|(range, _)| range.contains(&account));
+    owner.map(|(_, owner)| owner.as_str())
+}
+
+/// Which shard owns which accounts at a cluster time, by the routing table.
+pub fn owners(config: &Mongo, at: Ts) -> Owners {
     let count = config.history.count_at(at);
     let chunks = config.history.named("config", "chunks", count);
     let bound = |row: &Document, name: &str| match row.get_document(name).ok()?.get("k")? {

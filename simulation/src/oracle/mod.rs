@@ -238,6 +238,11 @@ impl Oracle {
         self.judge(|inner, _| inner.checkpoints.state(daemon, state));
     }
 
+    /// Whether a replica set has a history that ended.
+    pub fn was_copied_anew(&self, set: &ReplicaSetId) -> bool {
+        self.inner.borrow().catalog.was_copied_anew(set)
+    }
+
     /// A user is told what can be restored.
     pub fn offered(&self, timeline: &Timeline) {
         if self.sets.len() > 1 {

@@ -1,15 +1,13 @@
 //! The window that is offered is the window that can be restored.
 
-use headwater_protocol::admin::At;
-
 /// An offer that was not kept.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Unkept {
     /// An instant within an offered range was refused.
-    #[error("offered means restorable: {at:?} was offered and refused with {status}: {words}")]
+    #[error("offered means restorable: {wish} was offered and refused with {status}: {words}")]
     Refused {
-        /// Which.
-        at: At,
+        /// Which restore.
+        wish: String,
         /// The answer's status.
         status: u16,
         /// Its words.
