@@ -1,7 +1,7 @@
 //! Checkpoints of sharded clusters, as far as something must be done: notes at members, words for users. Decisions are in
 //! `cluster/src/checkpoints.rs`, cuts in `work/oplog_apply.rs`.
 
-use headwater_cluster::checkpoints::{self, Checkpoint, Outcome};
+use headwater_cluster::checkpoints::{self, Checkpoint, Outcome, Quiet};
 use headwater_cluster::{Command, Snapshot, State};
 use headwater_model::{DeploymentName, Incarnation, ReplicaSetId, SnapshotId, Ts};
 use headwater_protocol::admin::{Position, SnapshotView};
@@ -27,19 +27,25 @@ impl Set {
         // Looked at after the tip: what is held back is decided by a state at least as new.
         let (state, _) = self.record()?;
         let wanted = checkpoints::wanted_note(&state, &self.id, tip);
-        Ok(wanted.map(|(checkpoint, at_least)| NoteOrder { checkpoint, at_least }))
+        Ok(wanted.map(|wanted| NoteOrder {
+            checkpoint: wanted.checkpoint,
+            attempt: wanted.attempt,
+            at_least: wanted.at_least,
+        }))
     }
 
     /// Takes the word of the agent that a note is there.
     pub(crate) async fn noted(&self, noted: Noted) -> Result<(), Refusal> {
         let (state, record) = self.record()?;
+        // By the greatest tip: a note of which the place is not known yet.
         let wanted = checkpoints::wanted_note(&state, &self.id, Ts::MAX);
-        if wanted.is_none_or(|(id, at_least)| id != noted.checkpoint || at_least > Ts::ZERO) {
+        if wanted.is_none_or(|wanted| wanted.checkpoint != noted.checkpoint || wanted.attempt != noted.attempt) {
             return Ok(());
         }
         let command = Command::NoteCheckpoint {
             set: self.id.clone(),
             id: noted.checkpoint,
+            attempt: noted.attempt,
             epoch: record.epoch,
             at: noted.at,
         };
@@ -61,6 +67,12 @@ impl Node {
             match &command {
                 Command::FailCheckpoint { name, id, why } => {
                     tracing::warn!(deployment = %name, checkpoint = %id, "a checkpoint is given up: {why}");
+                }
+                Command::ResumeCheckpoint { name, id, attempt, .. } => {
+                    tracing::info!(deployment = %name, checkpoint = %id, attempt, "a checkpoint is tried again");
+                }
+                Command::NoteBalancer { name, outcome, .. } => {
+                    tracing::warn!(deployment = %name, ?outcome, "a checkpoint goes on with a balancer that is not stopped");
                 }
                 Command::OpenCheckpoint { name, id, .. } => {
                     tracing::info!(deployment = %name, checkpoint = %id, "a checkpoint begins");
@@ -127,20 +139,39 @@ fn open_view(set: ReplicaSetId, id: &SnapshotId, checkpoint: &Checkpoint) -> Sna
         kept_because: Vec::new(),
         damaged: None,
         members: checkpoint.members.keys().filter_map(member).collect(),
+        possibly_inconsistent: None,
+        waits_for: waits_for(checkpoint),
         replica_set: set,
     }
 }
 
-/// Clusters whose newest checkpoint was given up, in words.
-pub fn newest_failed(state: &State) -> Vec<String> {
+fn waits_for(checkpoint: &Checkpoint) -> Option<String> {
+    if checkpoint.quiet == Quiet::Wanted {
+        return Some("the balancer to be stopped".to_owned());
+    }
+    checkpoint.rest.as_ref().map(|rest| rest.waits_for.clone())
+}
+
+/// Clusters whose newest checkpoint was given up or is marked, and balancers that are owed their mode, in words.
+pub fn troubles(state: &State) -> Vec<String> {
     let newest = state.checkpoints.iter().filter_map(|(name, all)| {
         let (id, newest) = all.all.iter().max_by_key(|(_, checkpoint)| checkpoint.asked_ms)?;
         match &newest.outcome {
             Outcome::Failed(why) => Some(format!("{name}: snapshot {id} was given up: {why}")),
-            Outcome::Open | Outcome::Sealed => None,
+            Outcome::Sealed => {
+                let why = newest.doubt.as_ref()?;
+                Some(format!("{name}: snapshot {id} is possibly inconsistent: {why}"))
+            }
+            Outcome::Open => None,
         }
     });
-    newest.collect()
+    let owed = state.deployments.iter().filter_map(|(name, deployment)| {
+        let mode = deployment.balancer.owed.as_ref()?;
+        let is_over = checkpoints::open_of(state, name).is_none();
+        let text = format!("{name}: the balancer was stopped for a checkpoint and is not yet put back to {mode}");
+        is_over.then_some(text)
+    });
+    newest.chain(owed).collect()
 }
 
 /// Joins the views of a cluster's members at one checkpoint to one.

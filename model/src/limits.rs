@@ -139,6 +139,16 @@ pub const KEYS_MAX: usize = 4096;
 /// Deployments that one key names.
 pub const KEY_SCOPE_MAX: usize = 64;
 
+/// How long a checkpoint waits for what is under way at its cuts, such as a resharding, before it is sealed and marked, in
+/// milliseconds.
+pub const CHECKPOINT_WAITS_MS: i64 = 120_000;
+/// The longest pause between two attempts at it, in milliseconds.
+pub const CHECKPOINT_RESTS_MAX_MS: i64 = 16_000;
+/// So many things that are under way at a cut are told of one by one…
+pub const UNDER_WAY_KEPT: usize = 8;
+/// …each in so many bytes.
+pub const UNDER_WAY_MAX_BYTES: usize = 400;
+
 const _: () = assert!(SYNC_SLICE_TARGET_BYTES < SYNC_SLICE_MAX_BYTES && SYNC_SLICE_MAX_BYTES < DOCUMENT_MAX_BYTES);
 const _: () = assert!(DOCUMENT_MAX_BYTES < BSON_MAX_BYTES, "replay may exceed the user limit");
 const _: () = assert!(
@@ -174,6 +184,11 @@ const _: () = assert!(
 const _: () = assert!(
     AUDIT_KEPT > RESTORES_RUNNING_MAX,
     "who began a restore is known while it runs"
+);
+const _: () = assert!(CHECKPOINT_RESTS_MAX_MS < CHECKPOINT_WAITS_MS);
+const _: () = assert!(
+    UNDER_WAY_KEPT * UNDER_WAY_MAX_BYTES + 4096 < COMMAND_MAX_BYTES,
+    "what is under way must fit"
 );
 const _: () = assert!(RESTORES_RUNNING_MAX < RESTORES_KEPT);
 const _: () = assert!(

@@ -47,6 +47,7 @@ pub async fn protect(world: &World) {
             uri: SOURCE_URI.to_owned(),
             snapshot_interval_seconds: Some(world.parts.draw.snapshot_interval_s),
             encrypt: None,
+            stop_balancer: false,
         };
         match ask(world, at, Wish::Add(request)).await {
             // Refused as known: it was carried out before, and only the answer was lost.

@@ -3,10 +3,11 @@
 use headwater_cluster::checkpoints::{self, Bound, Outcome, PATIENCE_MS};
 use headwater_cluster::sharding;
 use headwater_cluster::{Command, RefusalKind, State, apply};
-use headwater_model::{Incarnation, Ts};
+use headwater_model::{Incarnation, Ts, limits};
 
 use crate::checkpoint_samples::{
-    cluster, cut_checkpoint, join, member, note_checkpoint, noted, open_checkpoint, set_sharding, sharding as members,
+    cluster, cut_checkpoint, join, member, member_cut, note_checkpoint, noted, open_checkpoint, resume_checkpoint,
+    set_sharding, sharding as members,
 };
 use crate::samples::{at, deployment, done, registered, snapshot};
 
@@ -60,7 +61,7 @@ fn heads_stand_still_then_go_to_their_notes_then_to_the_cut_and_then_on() {
     // A second note of the same member, of an agent that lost the answer, changes nothing: the head may be at the first.
     done(&mut state, &note_checkpoint("c1", "cfg", 1, 145));
     done(&mut state, &note_checkpoint("c1", "sh0", 2, 150));
-    let cut = Bound::Cut(snapshot("c1"), at(150).ts);
+    let cut = Bound::Cut(snapshot("c1"), 0, at(150).ts);
     assert_eq!(bounds(&state), [cut.clone(), cut.clone()]);
     done(&mut state, &cut_checkpoint("c1", "cfg", 1, 140));
     assert_eq!(bounds(&state), [Bound::Free, cut]);
@@ -82,7 +83,11 @@ fn heads_stand_still_then_go_to_their_notes_then_to_the_cut_and_then_on() {
 #[test]
 fn notes_are_asked_for_until_every_oplog_stored_reaches_the_cut() {
     let mut state = cluster();
-    let wanted = |state: &State, tip| checkpoints::wanted_note(state, &member("cfg"), tip);
+    let wanted = |state: &State, tip| {
+        let wanted = checkpoints::wanted_note(state, &member("cfg"), tip)?;
+        assert_eq!(wanted.attempt, 0);
+        Some((wanted.checkpoint, wanted.at_least))
+    };
     assert_eq!(wanted(&state, Ts::ZERO), None);
     done(&mut state, &open_checkpoint("c1", 0));
     assert_eq!(wanted(&state, Ts::MAX), Some((snapshot("c1"), Ts::ZERO)));
@@ -184,4 +189,84 @@ fn snapshots_of_one_checkpoint_are_kept_and_go_together() {
     };
     done(&mut state, &drop);
     assert!(state.snapshots.is_empty() && state.checkpoints[&deployment()].all.is_empty());
+}
+
+#[test]
+fn what_is_under_way_at_the_cut_is_waited_for_by_new_attempts_and_then_told_of() {
+    let under_way = |attempt: u32, set: &str, epoch: u64, seconds: u32, texts: &[&str], now_ms: i64| {
+        let mut command = cut_checkpoint("c1", set, epoch, seconds);
+        if let Command::CutCheckpoint { attempt: of, cut, .. } = &mut command {
+            (*of, *cut) = (attempt, member_cut(seconds, texts, now_ms));
+        }
+        command
+    };
+    let noted_at = |state: &mut State, attempt: u32, seconds: u32| {
+        for (set, epoch) in [("cfg", 1), ("sh0", 2)] {
+            let mut command = note_checkpoint("c1", set, epoch, seconds);
+            if let Command::NoteCheckpoint { attempt: of, .. } = &mut command {
+                *of = attempt;
+            }
+            done(state, &command);
+        }
+    };
+    let resharding = ["resharding of d.c (cloning)"];
+    let of_c1 = |state: &State| state.checkpoints[&deployment()].all[&snapshot("c1")].clone();
+    let mut state = noted();
+    done(&mut state, &under_way(0, "cfg", 1, 140, &resharding, 1_000));
+    assert_eq!(bounds(&state)[0], Bound::Free);
+    done(&mut state, &under_way(0, "sh0", 2, 150, &[], 1_000));
+    assert!(state.snapshots.is_empty());
+    assert_eq!(
+        bounds(&state),
+        [Bound::Free, Bound::Free],
+        "nobody stands still meanwhile"
+    );
+    assert_eq!(checkpoints::wanted_note(&state, &member("cfg"), Ts::ZERO), None);
+    assert_eq!(
+        of_c1(&state).rest.unwrap().waits_for,
+        "resharding of d.c (cloning) (cfg)"
+    );
+    assert!(checkpoints::plan(&state, 1_400, || None).is_empty());
+    let plan = checkpoints::plan(&state, 1_500, || None);
+    assert_eq!(plan, [resume_checkpoint("c1", 1, 1_500)]);
+    done(&mut state, &plan[0]);
+    assert_eq!(bounds(&state), [Bound::Here, Bound::Here]);
+    // What was said of the attempt before is over.
+    for late in [
+        note_checkpoint("c1", "cfg", 1, 145),
+        under_way(0, "sh0", 2, 150, &[], 1_000),
+    ] {
+        assert_eq!(refusal(&mut state, &late), RefusalKind::OutOfOrder);
+    }
+    let wanted = checkpoints::wanted_note(&state, &member("cfg"), Ts::ZERO).unwrap();
+    assert_eq!((wanted.attempt, wanted.at_least), (1, Ts::ZERO));
+    assert!(
+        checkpoints::plan(&state, 1_499 + PATIENCE_MS, || None).is_empty(),
+        "patience begins anew"
+    );
+    noted_at(&mut state, 1, 160);
+
+    // It is over by then: the checkpoint is like any other.
+    let mut over = state.clone();
+    done(&mut over, &under_way(1, "cfg", 1, 160, &[], 2_000));
+    done(&mut over, &under_way(1, "sh0", 2, 160, &[], 2_000));
+    let marks = |state: &State| -> Vec<Option<String>> {
+        state
+            .snapshots
+            .values()
+            .map(|s| s.possibly_inconsistent.clone())
+            .collect()
+    };
+    assert_eq!(marks(&over), [None, None]);
+
+    // It is not over, and the limit is reached: the checkpoint is marked.
+    let late = limits::CHECKPOINT_WAITS_MS;
+    done(&mut state, &under_way(1, "cfg", 1, 160, &resharding, late));
+    done(&mut state, &under_way(1, "sh0", 2, 160, &["rename of d.e"], late));
+    let why = "under way at the cut: resharding of d.c (cloning) (cfg), rename of d.e (sh0)";
+    assert_eq!(marks(&state), [Some(why.to_owned()), Some(why.to_owned())]);
+    assert_eq!(
+        (of_c1(&state).outcome, of_c1(&state).doubt.as_deref()),
+        (Outcome::Sealed, Some(why))
+    );
 }

@@ -106,8 +106,10 @@ pub async fn outcome(headwater: &Headwater, id: &str) -> Result<Result<Timestamp
     bail!("checkpoint {id} is neither sealed nor given up")
 }
 
-/// Chooses so many cluster times at random moments, until the business is closed.
+/// Chooses cluster times, about one a `pause`, until the business is closed.
 pub async fn choose_instants(business: &Business, cluster: &Shared, pause: Duration, seed: u64) -> Result<Vec<Truth>> {
+    // What lies before may not be restorable.
+    let from = level(cluster).await?;
     let mut random = StdRng::seed_from_u64(seed);
     let mut truths = Vec::new();
     while business.is_open() {
@@ -116,7 +118,7 @@ pub async fn choose_instants(business: &Business, cluster: &Shared, pause: Durat
             time: now.time - random.gen_range(1..4),
             increment: random.gen_range(1..60),
         };
-        truths.push(truth(cluster, at).await?);
+        truths.push(truth(cluster, at.max(from)).await?);
         sleep(pause.mul_f64(random.gen_range(0.5..1.5))).await;
     }
     Ok(truths)
