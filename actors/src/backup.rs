@@ -1,5 +1,6 @@
 //! The front door: everything the service may ask of this node, as plain async functions. Usable from any thread.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,7 +9,8 @@ use headwater_cluster::{Command, placement};
 use headwater_host::Serve;
 use headwater_model::{DeploymentName, ReplicaSetId, SnapshotId};
 use headwater_protocol::admin::{
-    AddDeployment, DeploymentView, RestorePlanView, RestoreRequest, RestoreView, SnapshotView, Status, Timeline,
+    AddDeployment, DeploymentView, Destination, RestorePlanView, RestoreRequest, RestoreView, SnapshotView, Status,
+    Timeline,
 };
 use headwater_protocol::agent::{
     Accepted, OpenReply, OpenRequest, OplogAck, OrdersReply, OrdersRequest, PollReply, PollRequest, Refusal,
@@ -21,6 +23,7 @@ use crate::commands::submit;
 use crate::node::Node;
 use crate::own_store;
 use crate::peers::{Ask, Server};
+use crate::restores::{Members, Names};
 use crate::route::{LONG, SHORT};
 use crate::set::{Ground, Set};
 use crate::sharding;
@@ -338,12 +341,18 @@ impl Backup {
         name: &DeploymentName,
         request: &RestoreRequest,
     ) -> Result<RestorePlanView, Refusal> {
+        if let Some(members) = self.members_for_restore(name, request).await? {
+            return Ok(crate::restores::plan_whole(&members, request).await?.view);
+        }
         let set = self.set_for_restore(name, request).await?;
         Ok(crate::restores::plan(&set, request).await?.view)
     }
 
     /// Begins a restore to a running MongoDB, or prepares an archive.
     pub async fn start_restore(&self, name: &DeploymentName, request: RestoreRequest) -> Result<RestoreView, Refusal> {
+        if let Some(members) = self.members_for_restore(name, &request).await? {
+            return crate::restores::create_whole(&members, request).await;
+        }
         let set = self.set_for_restore(name, &request).await?;
         crate::restores::create(&set, request).await
     }
@@ -355,7 +364,7 @@ impl Backup {
             .restores
             .iter()
             .rev()
-            .map(|(id, restore)| crate::restores::view(*id, restore))
+            .map(|(id, restore)| crate::restores::view_of(*id, restore))
             .collect()
     }
 
@@ -363,7 +372,7 @@ impl Backup {
     pub async fn restore(&self, id: u64) -> Result<RestoreView, Refusal> {
         let state = self.node.ground.control.state();
         let restore = state.restores.get(&id).ok_or_else(|| not_found("restore", id))?;
-        crate::restores::view(id, restore)
+        crate::restores::view_of(id, restore)
     }
 
     /// The archive of a restore that was asked for with `to: archive`.
@@ -425,6 +434,33 @@ impl Backup {
             }
             answer => answer,
         }
+    }
+
+    /// The members of a sharded cluster that is asked for as a whole; `None` where one replica set is meant.
+    async fn members_for_restore(
+        &self,
+        name: &DeploymentName,
+        request: &RestoreRequest,
+    ) -> Result<Option<Members>, Refusal> {
+        self.known(name)?;
+        let state = self.node.ground.control.state();
+        let names = Names::of(&state, name).filter(|_| request.replica_set.is_none());
+        let Some(names) = names else {
+            return match request.to {
+                Destination::Cluster(_) => {
+                    let message =
+                        "only a sharded cluster as a whole can become a new cluster: name the deployment alone";
+                    Err(Refusal::new(RefusalKind::Invalid, message))
+                }
+                _ => Ok(None),
+            };
+        };
+        let mut opened = BTreeMap::new();
+        for id in names.stored(&state) {
+            let set = self.to_read(&id).await?;
+            opened.insert(id, set);
+        }
+        names.members(opened).map(Some)
     }
 
     pub(crate) async fn set_for_restore(

@@ -1,11 +1,15 @@
 //! Checkpoints of sharded clusters, as far as something must be done: notes at members, words for users. Decisions are in
 //! `cluster/src/checkpoints.rs`, cuts in `work/oplog_apply.rs`.
 
-use headwater_cluster::checkpoints::{self, Checkpoint, Outcome, Quiet};
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use headwater_cluster::checkpoints::{self, Checkpoint, Outcome, Quiet, Stage};
 use headwater_cluster::{Command, Snapshot, State};
 use headwater_model::{DeploymentName, Incarnation, ReplicaSetId, SnapshotId, Ts};
 use headwater_protocol::admin::{Position, SnapshotView};
 use headwater_protocol::agent::{NoteOrder, Noted, Refusal, RefusalKind};
+use tokio::time::Instant;
 
 use crate::backup::{Backup, not_found};
 use crate::commands::submit;
@@ -58,12 +62,39 @@ impl Set {
     }
 }
 
+/// At which stage a leader has seen open checkpoints, and since when.
+pub type OpenCheckpoints = BTreeMap<(DeploymentName, SnapshotId), (Stage, Instant)>;
+
 impl Node {
+    /// Since when this node sees each open checkpoint at its stage: that is no matter of clocks, and those of nodes differ.
+    fn open_checkpoints(&self, state: &State) -> OpenCheckpoints {
+        let open = state.checkpoints.keys().filter_map(|name| {
+            let (id, checkpoint) = checkpoints::open_of(state, name)?;
+            Some(((name.clone(), id.clone()), checkpoint.stage()))
+        });
+        let mut known = self.open_checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = open
+            .map(|(key, stage)| {
+                let same = known.get(&key).filter(|(known, _)| *known == stage);
+                let since = same.map_or_else(Instant::now, |(_, since)| *since);
+                (key, (stage, since))
+            })
+            .collect();
+        known.clone()
+    }
+
     /// Opens checkpoints that are due and gives up those that cannot be completed. A leader does this.
     pub(crate) async fn tend_checkpoints(&self) {
         let state = self.ground.control.state();
+        let open = self.open_checkpoints(&state);
+        let stage_ms = |name: &DeploymentName, id: &SnapshotId| {
+            let since = open.get(&(name.clone(), id.clone()));
+            since.map_or(0, |(_, since)| {
+                i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX)
+            })
+        };
         let new_id = || crate::work::snapshot::new_id(&self.ground.host).ok();
-        for command in checkpoints::plan(&state, self.ground.host.clock.now_ms(), new_id) {
+        for command in checkpoints::plan(&state, self.ground.host.clock.now_ms(), stage_ms, new_id) {
             match &command {
                 Command::FailCheckpoint { name, id, why } => {
                     tracing::warn!(deployment = %name, checkpoint = %id, "a checkpoint is given up: {why}");
@@ -149,7 +180,7 @@ fn waits_for(checkpoint: &Checkpoint) -> Option<String> {
     if checkpoint.quiet == Quiet::Wanted {
         return Some("the balancer to be stopped".to_owned());
     }
-    checkpoint.rest.as_ref().map(|rest| rest.waits_for.clone())
+    checkpoint.waits_for.clone()
 }
 
 /// Clusters whose newest checkpoint was given up or is marked, and balancers that are owed their mode, in words.

@@ -14,6 +14,7 @@ use headwater_protocol::agent::{DeploymentFault, OrdersRequest, Refusal, Refusal
 use headwater_store::objects::StoreError;
 use tokio::time::Instant;
 
+use crate::checkpoints::OpenCheckpoints;
 use crate::set::{Ground, Set};
 use crate::sights::Sights;
 use crate::supervisor::{Look, Retire, Supervisor};
@@ -53,6 +54,8 @@ pub struct Node {
     pub(crate) removed: AtomicBool,
     /// Since when this node leads.
     pub(crate) leading: Mutex<Option<Instant>>,
+    /// Since when this node, leading, has seen checkpoints open.
+    pub(crate) open_checkpoints: Mutex<OpenCheckpoints>,
     arbiters: Vec<Arbiter>,
     running: Mutex<BTreeMap<ReplicaSetId, Running>>,
     agents: Mutex<BTreeMap<String, Presence>>,
@@ -75,6 +78,7 @@ impl Node {
             leaving: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             leading: Mutex::default(),
+            open_checkpoints: Mutex::default(),
             running: Mutex::default(),
             agents: Mutex::default(),
         });

@@ -294,9 +294,18 @@ pub async fn scratch(set: &Set, restore: u64) -> Result<Arc<dyn Blocks>, StoreEr
         }
         None => Arc::new(MemoryObjects::new()),
     };
-    let objects = seal::passing(ground, set.id.deployment(), objects);
+    scratch_over(set, objects).await
+}
+
+/// The same in memory, for little.
+pub async fn scratch_in_memory(set: &Set) -> Result<Arc<dyn Blocks>, StoreError> {
+    scratch_over(set, Arc::new(MemoryObjects::new())).await
+}
+
+async fn scratch_over(set: &Set, objects: Arc<dyn Objects>) -> Result<Arc<dyn Blocks>, StoreError> {
+    let objects = seal::passing(&set.ground, set.id.deployment(), objects);
     let blocks: Arc<dyn Blocks> =
-        PackStore::open(objects, &ground.host, "scratch/", Epoch(1), PackSettings::default()).await?;
+        PackStore::open(objects, &set.ground.host, "scratch/", Epoch(1), PackSettings::default()).await?;
     Ok(blocks)
 }
 

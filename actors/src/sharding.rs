@@ -97,7 +97,7 @@ pub fn whole_cluster(state: &State, name: &DeploymentName, ranges: &[TimelineRan
 }
 
 /// What lies in both, oldest first.
-fn shared(some: &[Range], others: &[Range]) -> Vec<Range> {
+pub fn shared(some: &[Range], others: &[Range]) -> Vec<Range> {
     let pairs = some.iter().flat_map(|one| others.iter().map(move |other| (one, other)));
     let mut both: Vec<Range> = pairs
         .map(|(one, other)| Range {

@@ -84,8 +84,7 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
             request_json,
             created_ms,
             uses,
-            until,
-        } => restores::create(state, *token, set, request_json, *created_ms, uses.as_ref(), *until),
+        } => restores::create(state, *token, set, request_json, *created_ms, uses),
         Command::UpdateRestore { id, epoch, progress } => restores::update(state, *id, *epoch, progress),
         Command::AddKey { id, key } => keys::add(state, id, key),
         Command::RemoveKey { id } => keys::remove(state, id),
@@ -190,12 +189,7 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
             restore,
             outcome,
         } => audit::end(state, *token, deployment.as_ref(), *restore, outcome),
-        Command::ResumeCheckpoint {
-            name,
-            id,
-            attempt,
-            now_ms,
-        } => checkpoints::resume(state, name, id, *attempt, *now_ms),
+        Command::ResumeCheckpoint { name, id, attempt } => checkpoints::resume(state, name, id, *attempt),
         Command::SetStopBalancer { name, stop } => balancer::set(state, name, *stop),
         Command::NoteBalancer { name, step, outcome } => balancer::note(state, name, *step, outcome),
     }

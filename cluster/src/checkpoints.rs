@@ -31,7 +31,8 @@ use crate::replica_sets::ImageRef;
 use crate::sharding::{self, Role};
 use crate::state::State;
 
-/// A checkpoint that is not sealed after this time fails, in milliseconds. Heads stand still that long at the most.
+/// A checkpoint that a leader sees open for this time fails, in milliseconds. Heads stand still that long at the most, or a
+/// little longer when leaders change.
 pub const PATIENCE_MS: i64 = 120_000;
 
 /// The checkpoints of one cluster.
@@ -56,23 +57,23 @@ pub struct Checkpoint {
     pub outcome: Outcome,
     /// How many attempts there were before this one.
     pub attempt: u32,
-    /// When this attempt began, milliseconds since 1970.
-    pub begun_ms: i64,
     /// What the next attempt waits for; nobody has to do anything meanwhile.
-    pub rest: Option<Rest>,
+    pub waits_for: Option<String>,
     /// How the balancer is.
     pub quiet: Quiet,
     /// Why what it shows may not fit together.
     pub doubt: Option<String>,
 }
 
-/// A pause between two attempts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rest {
-    /// What was under way at the cut of the last one.
-    pub waits_for: String,
-    /// Until when, milliseconds since 1970.
-    pub until_ms: i64,
+/// What an open checkpoint is at. How long it has been so is seen by the leader: clocks of nodes differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The balancer is to be stopped.
+    Balancer,
+    /// Members work on this attempt.
+    Attempt(u32),
+    /// The pause before this attempt.
+    Rest(u32),
 }
 
 /// How the balancer of the cluster is for a checkpoint.
@@ -119,9 +120,18 @@ impl Checkpoint {
         notes?.into_iter().max()
     }
 
+    /// What it is at, while it is open.
+    pub fn stage(&self) -> Stage {
+        match (&self.quiet, &self.waits_for) {
+            (Quiet::Wanted, _) => Stage::Balancer,
+            (_, None) => Stage::Attempt(self.attempt),
+            (_, Some(_)) => Stage::Rest(self.attempt),
+        }
+    }
+
     /// Whether members have to do something for it now.
     fn concerns_members(&self) -> bool {
-        self.rest.is_none() && self.quiet != Quiet::Wanted
+        matches!(self.stage(), Stage::Attempt(_))
     }
 }
 

@@ -187,10 +187,8 @@ pub enum Command {
         request_json: String,
         /// By the submitter's clock, milliseconds since 1970.
         created_ms: i64,
-        /// The image it begins with, which stays as long as it runs; refused when that is on its way out.
-        uses: Option<ImageRef>,
-        /// The instant it is to show.
-        until: Ts,
+        /// What it reads of each replica set, which stays as long as it runs; refused when that is on its way out.
+        uses: BTreeMap<ReplicaSetId, Use>,
     },
     /// Says how a restore stands.
     UpdateRestore {
@@ -526,8 +524,6 @@ pub enum Command {
         id: SnapshotId,
         /// Which attempt.
         attempt: u32,
-        /// By the submitter's clock, milliseconds since 1970.
-        now_ms: i64,
     },
     /// Says whether the balancer of a sharded cluster is stopped for checkpoints.
     SetStopBalancer {
@@ -545,6 +541,15 @@ pub enum Command {
         /// What became of it.
         outcome: BalancerStep,
     },
+}
+
+/// What a restore reads of one replica set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
+    /// The image it begins with.
+    pub image: ImageRef,
+    /// Up to where it applies the oplog: that of the image itself for no further.
+    pub until: Ts,
 }
 
 /// How a restore stands.

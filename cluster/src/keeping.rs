@@ -18,8 +18,7 @@ use crate::state::State;
 pub fn used<'a>(state: &'a State, set: &'a ReplicaSetId) -> impl Iterator<Item = &'a ImageRef> {
     let running = state.restores.values().filter(|r| r.state == RestoreState::Running);
     running
-        .filter(move |restore| restore.replica_set == *set)
-        .filter_map(|restore| restore.uses.as_ref())
+        .filter_map(move |restore| restore.uses.get(set))
         .chain(checkpoints::images(state, set))
 }
 

@@ -1,10 +1,12 @@
 //! Restores: asked for, running, ended.
 
-use headwater_model::{DeploymentName, Epoch, ReplicaSetId, Ts, limits};
+use std::collections::BTreeMap;
+
+use headwater_model::{DeploymentName, Epoch, ReplicaSetId, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::{Answer, shorten};
-use crate::command::{RefusalKind, Response, RestoreProgress};
+use crate::command::{RefusalKind, Response, RestoreProgress, Use};
 use crate::keeping;
 use crate::replica_sets::{self, ImageRef, check_epoch, check_image};
 use crate::state::State;
@@ -45,8 +47,8 @@ pub struct Restore {
     pub created_ms: i64,
     /// Where to go on after a crash, for whoever carries it out.
     pub cursor_json: String,
-    /// The image it begins with: neither it nor the oplog after it goes while the restore runs.
-    pub uses: Option<ImageRef>,
+    /// The images it begins with: neither they nor the oplog after them goes while the restore runs.
+    pub uses: BTreeMap<ReplicaSetId, ImageRef>,
 }
 
 pub(crate) fn create(
@@ -55,8 +57,7 @@ pub(crate) fn create(
     set: &ReplicaSetId,
     request_json: &str,
     created_ms: i64,
-    uses: Option<&ImageRef>,
-    until: Ts,
+    uses: &BTreeMap<ReplicaSetId, Use>,
 ) -> Answer {
     if let Some((id, there)) = state.restores.iter().find(|(_, restore)| restore.token == token) {
         if there.replica_set == *set && there.request_json == request_json {
@@ -73,9 +74,9 @@ pub(crate) fn create(
         );
         return Err(Response::refused(RefusalKind::Limit, message));
     }
-    if let Some(image) = uses {
+    for (set, Use { image, until }) in uses {
         check_image(image)?;
-        keeping::check_usable(state, set, image, until)?;
+        keeping::check_usable(state, set, image, *until)?;
     }
     let running = state
         .restores
@@ -99,7 +100,7 @@ pub(crate) fn create(
         error: None,
         created_ms,
         cursor_json: String::new(),
-        uses: uses.cloned(),
+        uses: uses.iter().map(|(set, of)| (set.clone(), of.image.clone())).collect(),
     };
     state.restores.insert(state.last_restore, restore);
     forget_oldest(state);

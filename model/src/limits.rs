@@ -110,6 +110,8 @@ pub const DEPLOYMENTS_MAX: usize = 4096;
 pub const REPLICA_SETS_PER_DEPLOYMENT: usize = 256;
 /// Snapshots of one replica set that are asked for and not complete.
 pub const SNAPSHOTS_WAITING_PER_SET: usize = 8;
+/// Chunks of a cluster that is restored as a whole: about a hundred bytes of memory each.
+pub const CHUNKS_MAX: usize = 4_000_000;
 /// Restores that run at once.
 pub const RESTORES_RUNNING_MAX: usize = 32;
 /// Restores that are remembered, running ones included.
@@ -139,11 +141,12 @@ pub const KEYS_MAX: usize = 4096;
 /// Deployments that one key names.
 pub const KEY_SCOPE_MAX: usize = 64;
 
-/// How long a checkpoint waits for what is under way at its cuts, such as a resharding, before it is sealed and marked, in
-/// milliseconds.
-pub const CHECKPOINT_WAITS_MS: i64 = 120_000;
-/// The longest pause between two attempts at it, in milliseconds.
-pub const CHECKPOINT_RESTS_MAX_MS: i64 = 16_000;
+/// Attempts at a checkpoint while something is under way at its cuts, such as a resharding; the last one is sealed and marked.
+pub const CHECKPOINT_ATTEMPTS: u32 = 12;
+/// The pause after the first of them, in milliseconds; each one is twice as long as the one before…
+pub const CHECKPOINT_REST_MS: i64 = 500;
+/// …up to this: about two minutes in all.
+pub const CHECKPOINT_REST_MAX_MS: i64 = 16_000;
 /// So many things that are under way at a cut are told of one by one…
 pub const UNDER_WAY_KEPT: usize = 8;
 /// …each in so many bytes.
@@ -185,7 +188,7 @@ const _: () = assert!(
     AUDIT_KEPT > RESTORES_RUNNING_MAX,
     "who began a restore is known while it runs"
 );
-const _: () = assert!(CHECKPOINT_RESTS_MAX_MS < CHECKPOINT_WAITS_MS);
+const _: () = assert!(CHECKPOINT_REST_MS < CHECKPOINT_REST_MAX_MS && CHECKPOINT_ATTEMPTS < 32);
 const _: () = assert!(
     UNDER_WAY_KEPT * UNDER_WAY_MAX_BYTES + 4096 < COMMAND_MAX_BYTES,
     "what is under way must fit"

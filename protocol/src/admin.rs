@@ -38,6 +38,8 @@
 //! | `GET /api/v1/access/log` | → `[`[`crate::access::AuditView`]`]`, newest first |
 //! | `GET /metrics`, `GET /livez`, `GET /readyz` | → text, no key needed |
 
+use std::collections::BTreeMap;
+
 pub use headwater_model::Phase;
 use headwater_model::{DataKeyId, DeploymentName, Incarnation, MasterKeyId, ReplicaSetId, SnapshotId, Ts};
 use serde::{Deserialize, Serialize};
@@ -292,6 +294,9 @@ pub enum Destination {
     Uri(String),
     /// An archive stream that the asker reads at `GET /api/v1/restores/{id}/archive`.
     Archive,
+    /// Of a sharded cluster: fresh replica sets that become a new cluster. A connection string for each shard, by its name, and
+    /// for the config servers, by the name of their replica set.
+    Cluster(BTreeMap<String, String>),
 }
 
 /// A restore wanted.
@@ -301,7 +306,8 @@ pub struct RestoreRequest {
     pub at: At,
     /// Where to.
     pub to: Destination,
-    /// Which replica set of the deployment; may be left out when there is one.
+    /// Which replica set of the deployment; without it all there are: of a sharded cluster that is the whole, as its routers
+    /// would show it.
     #[serde(default)]
     pub replica_set: Option<String>,
     /// Patterns `db.coll`, `db.*`, `*`; empty for everything.
@@ -354,6 +360,10 @@ pub struct RestorePlanView {
     pub bytes_left_out: u64,
     /// Where to, without credentials.
     pub to: String,
+    /// Of a whole sharded cluster: its replica sets, config servers first. The base is then that of each of them, in this order,
+    /// named once where it is the same, and `base_at` the earliest.
+    #[serde(default)]
+    pub members: Vec<ReplicaSetId>,
 }
 
 /// One collection of a plan.

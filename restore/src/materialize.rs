@@ -211,9 +211,13 @@ async fn apply(
 async fn decide(head: &mut Head, oplog: &Arc<OplogStore>, until: Ts) -> Result<usize, MaterializeFault> {
     let mut outlook = head.outlook(until);
     let mut reader = oplog.read(head.applied());
-    while outlook.undecided() > 0
-        && let Some(slice) = reader.next().await?
-    {
+    while outlook.undecided() > 0 {
+        let slice = match reader.next().await {
+            Ok(Some(slice)) => slice,
+            // What is damaged decides nothing, as what is not there.
+            Ok(None) | Err(StoreError::Damaged { .. }) => break,
+            Err(e) => return Err(e.into()),
+        };
         for raw in documents(&slice.payload) {
             let unreadable = |detail: String| MaterializeFault::Entry {
                 after: head.applied(),

@@ -409,3 +409,96 @@ fn a_load_may_run_on_any_thread() {
     };
     let _ = start;
 }
+
+/// `restore/src/routing/hash.rs`: the server tells the key of a hashed index with `returnKey`.
+#[tokio::test]
+async fn hashed_shard_keys_are_those_of_the_server() {
+    use bson::spec::BinarySubtype;
+    use bson::{Binary, Decimal128, JavaScriptCodeWithScope, Regex};
+    use headwater_restore::routing::ShardKey;
+
+    let mongod = Mongod::start().await;
+    let decimal = |text: &str| Bson::Decimal128(text.parse::<Decimal128>().unwrap());
+    let binary = |subtype, bytes: &[u8]| {
+        Bson::Binary(Binary {
+            subtype,
+            bytes: bytes.to_vec(),
+        })
+    };
+    let mut values = vec![
+        Bson::Null,
+        Bson::Undefined,
+        Bson::MinKey,
+        Bson::MaxKey,
+        Bson::Boolean(true),
+        Bson::Boolean(false),
+        Bson::String(String::new()),
+        Bson::String("täxt".to_owned()),
+        Bson::Symbol("täxt".to_owned()),
+        Bson::ObjectId(bson::oid::ObjectId::from_bytes([7; 12])),
+        Bson::DateTime(DateTime::from_millis(-5)),
+        Bson::Timestamp(Timestamp { time: 5, increment: 6 }),
+        binary(BinarySubtype::Generic, b"abc"),
+        binary(BinarySubtype::Uuid, &[3; 16]),
+        Bson::RegularExpression(Regex {
+            pattern: "a.b".try_into().unwrap(),
+            options: "i".try_into().unwrap(),
+        }),
+        Bson::JavaScriptCode("x()".to_owned()),
+        Bson::JavaScriptCodeWithScope(JavaScriptCodeWithScope {
+            code: "y".to_owned(),
+            scope: doc! { "a": 1 },
+        }),
+        Bson::Document(doc! {}),
+        Bson::Document(doc! { "a": 1, "b": { "c": [1, "two", {}] }, "d": 1.5 }),
+    ];
+    values.extend([0, 1, -1, i32::MAX].map(Bson::Int32));
+    values.extend([i64::MIN, i64::MAX, 1 << 53, 7].map(Bson::Int64));
+    values.extend(
+        [
+            0.0,
+            -0.0,
+            7.9,
+            -7.9,
+            1e300,
+            -1e300,
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            9_223_372_036_854_775_808.0,
+        ]
+        .map(Bson::Double),
+    );
+    values.extend(
+        [
+            "7.5",
+            "-7.5",
+            "8.5",
+            "1E+40",
+            "-1E+40",
+            "NaN",
+            "Infinity",
+            "0E-10",
+            "9223372036854775807.9",
+        ]
+        .map(decimal),
+    );
+    let create = doc! { "createIndexes": "h", "indexes": [{ "key": { "k": "hashed" }, "name": "k_hashed" }] };
+    mongod.run("src", create).await;
+    let key = ShardKey::read(&doc! { "k": "hashed" }).unwrap();
+    for (number, value) in values.into_iter().enumerate() {
+        let number = number as i32;
+        let document = doc! { "_id": number, "k": value };
+        mongod
+            .run("src", doc! { "insert": "h", "documents": [document.clone()] })
+            .await;
+        let find = doc! { "find": "h", "filter": { "_id": number }, "hint": "k_hashed", "returnKey": true };
+        let reply = mongod.run("src", find).await;
+        let found = reply.get_document("cursor").unwrap().get_array("firstBatch").unwrap()[0]
+            .as_document()
+            .unwrap();
+        let wanted = key.of_bound(&bson::serialize_to_vec(found).unwrap()).unwrap();
+        let ours = key.of_document(&bson::serialize_to_vec(&document).unwrap()).unwrap();
+        assert_eq!(ours, wanted, "{document}: {found}");
+    }
+}

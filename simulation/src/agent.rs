@@ -1,6 +1,5 @@
 //! An agent: the production one, in a simulated process.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use crate::network::Peer;
 use crate::process::Process;
 use crate::time::Clock;
 use crate::trace;
-use crate::world::{Parts, SOURCE_URI};
+use crate::world::Parts;
 
 /// The names agents have on the network.
 pub const NAMES: [Peer; 2] = ["a1", "a2"];
@@ -62,7 +61,7 @@ impl AgentMachine {
                         life: life.clone(),
                     }),
                     source: Arc::new(Sources {
-                        sets: BTreeMap::from([(SOURCE_URI.to_owned(), parts.oracle.source().clone())]),
+                        sets: parts.oracle.sets().to_vec(),
                         life,
                         rng: Mutex::new(StdRng::seed_from_u64(seed)),
                     }),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
 
-use crate::mongo::set;
+use crate::mongo::{Shared, set};
 use crate::network::Peer;
 use crate::trace;
 use crate::world::World;
@@ -69,9 +69,15 @@ fn someone(world: &World, rng: &mut StdRng) -> (Peer, Peer) {
     (daemon, agent)
 }
 
+/// One of the source's replica sets.
+fn some_set<'a>(world: &'a World, rng: &mut StdRng) -> &'a Shared {
+    match world.parts.oracle.sets() {
+        [only] => only,
+        several => &several[rng.gen_range(0..several.len())],
+    }
+}
+
 async fn strike(world: &World, kind: &'static str, rng: &mut StdRng) {
-    let source = world.parts.oracle.source();
-    let members = world.parts.draw.mongo.members;
     match kind {
         "kill daemon" => {
             let daemon = world.daemons[rng.gen_range(0..world.daemons.len())].clone();
@@ -125,8 +131,10 @@ async fn strike(world: &World, kind: &'static str, rng: &mut StdRng) {
                 .clock
                 .jump(by);
         }
-        "election" => set::lock(source).elect(),
+        "election" => set::lock(some_set(world, rng)).elect(),
         "member" => {
+            let source = some_set(world, rng);
+            let members = set::lock(source).members.len();
             let at = rng.gen_range(0..members);
             set::lock(source).restart(at, span(rng, 15_000));
             if set::lock(source).primary == at && members > 1 {
@@ -134,8 +142,12 @@ async fn strike(world: &World, kind: &'static str, rng: &mut StdRng) {
                 set::lock(source).elect();
             }
         }
-        "lag" => set::lock(source).stick(rng.gen_range(0..members), span(rng, 20_000)),
-        "truncate" => set::lock(source).truncate(rng.gen_range(5..400)),
+        "lag" => {
+            let source = some_set(world, rng);
+            let members = set::lock(source).members.len();
+            set::lock(source).stick(rng.gen_range(0..members), span(rng, 20_000));
+        }
+        "truncate" => set::lock(some_set(world, rng)).truncate(rng.gen_range(5..400)),
         "replace" => members::replace(world, rng).await,
         "drain" => members::drain(world, rng).await,
         "remove" => members::remove(world, rng).await,

@@ -4,6 +4,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::disk::DiskDraw;
+use crate::mongo::cluster::ClusterDraw;
 use crate::mongo::set::MongoDraw;
 use crate::mongo::workload::WorkloadDraw;
 use crate::network::NetworkDraw;
@@ -73,6 +74,8 @@ pub struct Draw {
     pub safety_s: u64,
     /// The source.
     pub mongo: MongoDraw,
+    /// What makes it a sharded cluster, of which each replica set is like `mongo`.
+    pub cluster: Option<ClusterDraw>,
     /// What users do to it.
     pub workload: WorkloadDraw,
     /// The network.
@@ -124,7 +127,9 @@ impl Draw {
                 latency_ms: rng.gen_range(1..15),
                 lag_ms: rng.gen_range(50..2000),
                 batch: rng.gen_range(4..60),
+                skew_s: 0,
             },
+            cluster: None,
             workload: WorkloadDraw {
                 documents: rng.gen_range(0..300),
                 collections: rng.gen_range(1..8),
@@ -194,6 +199,16 @@ impl Draw {
         draw.merge_slices = rng.gen_range(3..60);
         draw.short_window = [None, None, Some(0), Some(1)][rng.gen_range(0..4)];
         draw.rot = if wild { [0, 0, 1, 4][rng.gen_range(0..4)] } else { 0 };
+        draw.cluster = ClusterDraw::of(seed);
+        if let Some(cluster) = &draw.cluster {
+            // As much to do as with one replica set, shared out; other versions were not tested as clusters.
+            let sets = cluster.members.len() as u32;
+            draw.mongo.version = "6.0.5";
+            draw.workload.documents /= sets;
+            draw.workload.collections = draw.workload.collections.div_ceil(2);
+            draw.workload.rate = draw.workload.rate.div_ceil(sets);
+            draw.safety_s = draw.safety_s.min(110);
+        }
         draw
     }
 }

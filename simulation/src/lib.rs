@@ -3,7 +3,7 @@
 //!
 //! * [`draw`]: what a world is made of. [`run`]: a seed from beginning to end. [`mod@world`]: machines and what they share.
 //! * [`entropy`], [`mod@time`], [`process`], [`network`], [`disk`], [`store`]: the world as a process meets it.
-//! * [`mongo`]: the source. [`daemon`], [`agent`]: the production code in its processes. [`user`], [`wishes`]: users.
+//! * [`mongo`]: the source. [`daemon`], [`agent`]: the production code in its processes. [`user`], [`wishes`], [`cuts`]: users.
 //! * [`chaos`]: what befalls it; [`members`]: nodes that come and go; [`rot`]: bits that rot. [`oracle`]: what must hold all
 //!   the same. [`planted`], [`rogue`]: bugs that the oracles must find.
 //! * [`trace`]: what happened.
@@ -15,6 +15,7 @@ compile_error!(
 
 pub mod agent;
 pub mod chaos;
+pub mod cuts;
 pub mod daemon;
 pub mod disk;
 pub mod door;

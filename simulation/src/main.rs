@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use headwater_simulation::draw::Mode;
+use headwater_simulation::mongo::cluster::ClusterDraw;
 use headwater_simulation::planted;
 use headwater_simulation::run::{Options, Outcome, run};
 
@@ -14,6 +15,7 @@ const USAGE: &str = "\
 usage: simulation --seed N [--trace]
        simulation --seeds A..B | --hours H [--threads T]
 options: --lite           worlds without faults
+         --sharded        only the seeds with a sharded cluster
          --plant NAME     plants a bug of the museum
          --hash           prints the hash of every seed's trace";
 
@@ -23,6 +25,7 @@ struct Arguments {
     hours: Option<f64>,
     threads: usize,
     hash: bool,
+    sharded: bool,
     options: Options,
 }
 
@@ -46,6 +49,7 @@ fn arguments() -> Result<Arguments, String> {
         hours: None,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         hash: false,
+        sharded: false,
         options: Options {
             mode: Mode::Swarm,
             print: false,
@@ -73,6 +77,7 @@ fn arguments() -> Result<Arguments, String> {
             "--threads" => parsed.threads = number(&value()?)?.max(1) as usize,
             "--trace" => parsed.options.print = true,
             "--hash" => parsed.hash = true,
+            "--sharded" => parsed.sharded = true,
             "--lite" => parsed.options.mode = Mode::Lite,
             "--plant" => {
                 let name = value()?;
@@ -159,6 +164,9 @@ fn many(arguments: &Arguments) -> ExitCode {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= arguments.to || until.is_some_and(|until| began.elapsed() >= until) {
                         return;
+                    }
+                    if arguments.sharded && ClusterDraw::of(seed).is_none() {
+                        continue;
                     }
                     take(run(seed, arguments.options), arguments, &sums);
                 }

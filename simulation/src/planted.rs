@@ -57,10 +57,18 @@ pub enum Bug {
     SnapshotVanishes,
     /// Bits rot in a stored oplog slice.
     OplogRots,
+    /// The cut of a cluster goes by where the entry lies that commits a transaction, not by its `commitTimestamp`.
+    CutByCommitEntry,
+    /// The cut of a cluster takes transactions in that are prepared by then, without waiting for when they commit.
+    CutTakesPrepared,
+    /// A checkpoint is sealed without one of the members.
+    CheckpointWithoutMember,
+    /// The tail leaves out what migrations write.
+    TailSkipsMigrated,
 }
 
 /// All of them.
-pub const ALL: [Bug; 24] = [
+pub const ALL: [Bug; 28] = [
     Bug::DiskForgetsFlush,
     Bug::StoreOverwrites,
     Bug::ListForgetsLast,
@@ -85,6 +93,10 @@ pub const ALL: [Bug; 24] = [
     Bug::RestoreStopsShort,
     Bug::SnapshotVanishes,
     Bug::OplogRots,
+    Bug::CutByCommitEntry,
+    Bug::CutTakesPrepared,
+    Bug::CheckpointWithoutMember,
+    Bug::TailSkipsMigrated,
 ];
 
 thread_local! {

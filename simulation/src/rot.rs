@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
 use tokio::time::Instant;
 
+use crate::cuts;
 use crate::oracle::{Violation, integrity};
 use crate::trace;
 use crate::user::Wish;
@@ -22,22 +23,31 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Instants that are restored before and after the check.
 const SAMPLES: u32 = 4;
 
-fn every_byte(name: DeploymentName) -> Wish {
+fn every_byte(name: DeploymentName, set: Option<String>) -> Wish {
     let data = CheckRequest {
         data: true,
+        replica_set: set,
         ..CheckRequest::default()
     };
     Wish::Check(name, data)
 }
 
+fn proof(name: DeploymentName, set: Option<String>) -> Wish {
+    let proof = ProofRequest {
+        replica_set: set,
+        ..ProofRequest::default()
+    };
+    Wish::Proof(name, proof)
+}
+
 /// A check of every byte and a proof: both must be content.
 pub async fn whole(world: &World) -> Result<(), Violation> {
     let Some(name) = deployment() else { return Ok(()) };
-    for wish in [
-        every_byte(name.clone()),
-        Wish::Proof(name.clone(), ProofRequest::default()),
-    ] {
-        integrity::sound(&ended(world, wish).await?)?;
+    for (id, _) in world.parts.sets() {
+        let set = world.parts.named(&id);
+        for wish in [every_byte(name.clone(), set.clone()), proof(name.clone(), set.clone())] {
+            integrity::sound(&ended(world, wish, set.clone()).await?)?;
+        }
     }
     trace::mark("integrity: everything is sound");
     Ok(())
@@ -50,6 +60,7 @@ pub async fn rot(world: &World) -> Result<(), Violation> {
         return Ok(());
     };
     let mut rng = world.parts.rng("rot");
+    world.rotten.set(true);
     for _ in 0..objects {
         flip(world, &mut rng).await;
     }
@@ -58,15 +69,18 @@ pub async fn rot(world: &World) -> Result<(), Violation> {
     }
     // Refused or right.
     restores(world, &mut rng, false).await;
-    let check = ended(world, every_byte(name)).await?;
-    if check.mended > 0 {
-        trace::mark("integrity: damage was mended");
+    for (id, _) in world.parts.sets() {
+        let set = world.parts.named(&id);
+        let check = ended(world, every_byte(name.clone(), set.clone()), set).await?;
+        if check.mended > 0 {
+            trace::mark("integrity: damage was mended");
+        }
+        trace::mark(match check.state {
+            CheckState::Damaged => "integrity: damage stays",
+            _ => "integrity: no damage that matters",
+        });
+        trace::line(&format!("the check ended: {check:?}"));
     }
-    trace::mark(match check.state {
-        CheckState::Damaged => "integrity: damage stays",
-        _ => "integrity: no damage that matters",
-    });
-    trace::line(&format!("the check ended: {check:?}"));
     restores(world, &mut rng, true).await;
     Ok(())
 }
@@ -116,19 +130,24 @@ async fn restores(world: &World, rng: &mut StdRng, must: bool) {
         return;
     };
     for _ in 0..SAMPLES {
-        if let Some(wanted @ At::Position(_)) = wishes::choose(world, &timeline, rng) {
-            wishes::restore(world, 0, wanted, must).await;
+        if let Some((set, wanted @ At::Position(_))) = wishes::choose(world, &timeline, rng) {
+            wishes::restore(world, 0, &set, wanted, must).await;
         }
     }
     for snapshot in timeline.snapshots {
-        if snapshot.complete && snapshot.damaged.is_none() {
-            wishes::restore(world, 0, At::Snapshot(snapshot.id), must).await;
+        let wanted = At::Snapshot(snapshot.id);
+        match snapshot.complete && snapshot.damaged.is_none() {
+            true if snapshot.members.is_empty() => {
+                wishes::restore(world, 0, &snapshot.replica_set, wanted, must).await;
+            }
+            true => cuts::whole(world, 0, wanted, must).await,
+            false => {}
         }
     }
 }
 
 /// Asks for a check or a proof and waits for its end.
-async fn ended(world: &World, wish: Wish) -> Result<CheckView, Violation> {
+async fn ended(world: &World, wish: Wish, set: Option<String>) -> Result<CheckView, Violation> {
     let began = Instant::now();
     let stuck = |what: &str| Violation::Stuck(PATIENCE.as_secs(), what.to_owned());
     let Some(name) = deployment() else {
@@ -140,7 +159,7 @@ async fn ended(world: &World, wish: Wish) -> Result<CheckView, Violation> {
             None => asked = ask_for(world, 0, wish.clone()).await,
             Some(check) if check.state != CheckState::Running => return Ok(check.clone()),
             Some(check) => {
-                if let Some(now) = ask_for(world, 0, Wish::CheckAt(name.clone(), check.number)).await {
+                if let Some(now) = ask_for(world, 0, Wish::CheckAt(name.clone(), set.clone(), check.number)).await {
                     asked = Some(now);
                 }
             }

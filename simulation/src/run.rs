@@ -4,19 +4,20 @@ use std::rc::Rc;
 use std::sync::Once;
 use std::time::Duration;
 
-use headwater_protocol::admin::Phase;
+use headwater_model::{Incarnation, ReplicaSetId};
+use headwater_protocol::admin::{At, Phase, Status, Timeline};
 use tokio::runtime::{Builder, RngSeed};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use crate::draw::{Draw, Mode};
-use crate::mongo::set;
+use crate::mongo::{Shared, set};
 use crate::oracle::window::Unkept;
 use crate::oracle::{Violation, chain, raft};
 use crate::planted::{self, Bug};
 use crate::trace::Told;
-use crate::world::{World, replica_set};
-use crate::{chaos, entropy, members, rogue, rot, time, trace, wishes};
+use crate::world::World;
+use crate::{chaos, cuts, entropy, members, rogue, rot, time, trace, wishes};
 
 /// How a seed is run.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,8 @@ pub struct Outcome {
 const LIVENESS: Duration = Duration::from_secs(900);
 /// Instants that are restored at the end.
 const SAMPLES: u32 = 8;
+/// Checkpoints that are restored at the end.
+const CHECKPOINTS: usize = 4;
 
 /// Runs a seed, on a thread of its own: thread-locals of one world never meet another.
 pub fn run(seed: u64, options: Options) -> Outcome {
@@ -182,11 +185,22 @@ async fn lacks(world: &World) -> Option<String> {
             }
         }
     }
-    let Some(set) = status.replica_sets.first() else {
-        return Some(format!("no replica set is known: {:?}", status.alerts));
+    if let Some(cluster) = &world.cluster
+        && !cluster.borrow().is_at_rest()
+    {
+        return Some("transfers or migrations of the source are on their way".to_owned());
+    }
+    let mut sets = world.parts.sets().into_iter();
+    sets.find_map(|(id, source)| lags(&status, &id, &source))
+}
+
+/// What a replica set of the source lacks.
+fn lags(status: &Status, id: &ReplicaSetId, source: &Shared) -> Option<String> {
+    let Some(set) = status.replica_sets.iter().find(|set| set.name == *id) else {
+        return Some(format!("{id} is not known: {:?}", status.alerts));
     };
     let newest = {
-        let source = set::lock(world.parts.oracle.source());
+        let source = set::lock(source);
         source.history.position(source.history.count()).ts.into()
     };
     if let Some(problem) = &set.problem {
@@ -218,10 +232,69 @@ async fn rest(world: &World) -> Result<(), Violation> {
         wishes::snapshot(world, 0).await;
         tokio::time::sleep(Duration::from_secs(90)).await;
     }
+    let timeline = match world.cluster {
+        None => snapshot(world).await?,
+        Some(_) => cuts::sealed(world).await?,
+    };
+    for (id, source) in world.parts.sets() {
+        let own = timeline.ranges.iter().filter(|range| range.replica_set == id);
+        let newest = own.map(|range| range.incarnation).max();
+        let Incarnation(incarnations) = newest.ok_or(Unkept::Nothing)?;
+        let bare = std::sync::Arc::new(oracle.store().bare());
+        let stored = chain::check(bare, &id, incarnations, &source).await?;
+        oracle.acknowledged_within(&id, &stored)?;
+    }
+    let disks: Vec<_> = world
+        .daemons
+        .iter()
+        .map(|daemon| daemon.borrow().disk.clone())
+        .collect();
+    raft::check(&disks)?;
+    match world.cluster {
+        None => restores(world, &timeline).await,
+        Some(_) => restores_of_cluster(world, &timeline).await,
+    }
+    if oracle.violation().is_some() {
+        return Ok(());
+    }
+    rot::whole(world).await?;
+    rot::rot(world).await
+}
+
+/// Some instants that are offered, and every snapshot.
+async fn restores(world: &World, timeline: &Timeline) {
+    let mut rng = world.parts.rng("samples");
+    for _ in 0..SAMPLES {
+        if let Some((set, wanted)) = wishes::choose(world, timeline, &mut rng) {
+            wishes::restore(world, 0, &set, wanted, true).await;
+        }
+    }
+    for snapshot in timeline.snapshots.iter().filter(|snapshot| snapshot.complete) {
+        let at = At::Snapshot(snapshot.id.clone());
+        wishes::restore(world, 0, &snapshot.replica_set, at, true).await;
+    }
+}
+
+/// Some cluster times that are offered, the newest checkpoints, and a member by itself.
+async fn restores_of_cluster(world: &World, timeline: &Timeline) {
+    let mut rng = world.parts.rng("samples");
+    for _ in 0..SAMPLES / 2 {
+        cuts::some(world, 0, timeline, &mut rng, true).await;
+    }
+    for snapshot in cuts::checkpoints(timeline).rev().take(CHECKPOINTS) {
+        cuts::whole(world, 0, At::Snapshot(snapshot.id.clone()), true).await;
+    }
+    if let Some((set, wanted)) = wishes::choose(world, timeline, &mut rng) {
+        wishes::restore(world, 0, &set, wanted, true).await;
+    }
+}
+
+/// Takes a snapshot; gives what can be restored then.
+async fn snapshot(world: &World) -> Result<Timeline, Violation> {
     let asked = wishes::snapshot(world, 0).await;
     let asked = asked.ok_or_else(|| Violation::Stuck(0, "a snapshot was refused".to_owned()))?;
     let began = Instant::now();
-    let timeline = loop {
+    loop {
         let timeline = wishes::timeline(world, 0).await;
         if let Some(timeline) = timeline
             && timeline
@@ -229,7 +302,7 @@ async fn rest(world: &World) -> Result<(), Violation> {
                 .iter()
                 .any(|snapshot| snapshot.id == asked.id && snapshot.complete)
         {
-            break timeline;
+            return Ok(timeline);
         }
         if began.elapsed() > LIVENESS {
             return Err(Violation::Stuck(
@@ -238,40 +311,5 @@ async fn rest(world: &World) -> Result<(), Violation> {
             ));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
-    };
-    if timeline.ranges.is_empty() {
-        return Err(Unkept::Nothing.into());
     }
-    let incarnations = timeline
-        .ranges
-        .iter()
-        .map(|range| range.incarnation.0)
-        .max()
-        .unwrap_or(1);
-    if let Some(id) = replica_set() {
-        let bare = std::sync::Arc::new(oracle.store().bare());
-        let stored = chain::check(bare, &id, incarnations, oracle.source()).await?;
-        oracle.acknowledged_within(&stored)?;
-    }
-    let disks: Vec<_> = world
-        .daemons
-        .iter()
-        .map(|daemon| daemon.borrow().disk.clone())
-        .collect();
-    raft::check(&disks)?;
-    let mut rng = world.parts.rng("samples");
-    for _ in 0..SAMPLES {
-        if let Some(wanted) = wishes::choose(world, &timeline, &mut rng) {
-            wishes::restore(world, 0, wanted, true).await;
-        }
-    }
-    for snapshot in timeline.snapshots.iter().filter(|snapshot| snapshot.complete) {
-        let at = headwater_protocol::admin::At::Snapshot(snapshot.id.clone());
-        wishes::restore(world, 0, at, true).await;
-    }
-    if oracle.violation().is_some() {
-        return Ok(());
-    }
-    rot::whole(world).await?;
-    rot::rot(world).await
 }

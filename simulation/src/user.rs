@@ -34,8 +34,8 @@ pub enum Wish {
     Check(DeploymentName, CheckRequest),
     /// Proves.
     Proof(DeploymentName, ProofRequest),
-    /// Looks at a check or a proof.
-    CheckAt(DeploymentName, u64),
+    /// Looks at a check or a proof of a replica set.
+    CheckAt(DeploymentName, Option<String>, u64),
     /// Begins a new first copy.
     Resync(DeploymentName),
     /// Stops streaming, or streams again.
@@ -46,8 +46,8 @@ pub enum Wish {
     Drain(u64, bool),
     /// Takes a node out.
     Remove(u64),
-    /// Restores into an archive; the answer's body is the archive.
-    Restore(DeploymentName, At),
+    /// Restores a replica set into an archive; the answer's body is the archive.
+    Restore(DeploymentName, Option<String>, At),
 }
 
 /// Carries a wish out.
@@ -63,25 +63,25 @@ pub async fn grant(backup: &Backup, wish: Wish) -> Answer {
         Wish::Groom(name, request) => json(backup.run_groom(&name, request).await),
         Wish::Check(name, request) => json(backup.start_check(&name, &request).await),
         Wish::Proof(name, request) => json(backup.start_proof(&name, &request).await),
-        Wish::CheckAt(name, number) => json(backup.check(&name, None, number).await),
+        Wish::CheckAt(name, set, number) => json(backup.check(&name, set.as_deref(), number).await),
         Wish::Resync(name) => json(backup.resync_deployment(&name).await),
         Wish::Active(name, true) => json(backup.restart_deployment(&name).await),
         Wish::Active(name, false) => json(backup.stop_deployment(&name).await),
         Wish::Cluster => json(Ok(backup.cluster())),
         Wish::Drain(node, draining) => json(backup.drain(node, draining).await),
         Wish::Remove(node) => json(backup.remove_node(node).await),
-        Wish::Restore(name, at) => match archive(backup, &name, at).await {
+        Wish::Restore(name, set, at) => match archive(backup, &name, set, at).await {
             Ok(bytes) => (200, bytes),
             Err(refusal) => json::<()>(Err(refusal)),
         },
     }
 }
 
-async fn archive(backup: &Backup, name: &DeploymentName, at: At) -> Result<Bytes, Refusal> {
+async fn archive(backup: &Backup, name: &DeploymentName, set: Option<String>, at: At) -> Result<Bytes, Refusal> {
     let request = RestoreRequest {
         at,
         to: Destination::Archive,
-        replica_set: None,
+        replica_set: set,
         include: Vec::new(),
         rename: Vec::new(),
         with_users: false,

@@ -3,24 +3,27 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use headwater_model::Ts;
-use headwater_protocol::admin::{AddDeployment, At, SnapshotView, Status, Timeline};
+use headwater_model::{ReplicaSetId, Ts};
+use headwater_protocol::admin::{AddDeployment, At, SnapshotView, Status, Timeline, TimelineRange};
 use headwater_protocol::keeping::{GroomRequest, ScheduleChange, SnapshotChange};
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde::de::DeserializeOwned;
 
-use crate::daemon;
-use crate::mongo::set;
+use crate::mongo::{Shared, set};
 use crate::network::Request;
-use crate::oracle::restored;
+use crate::oracle::restored::{self, Instant, Restored};
 use crate::oracle::window::Unkept;
-use crate::trace;
+use crate::oracle::{Violation, cut};
 use crate::user::Wish;
-use crate::world::{SOURCE_URI, World, deployment};
+use crate::world::{World, deployment};
+use crate::{cuts, daemon, trace};
 
 /// How long users wait.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How often users ask again for what is not to be had just now.
+const PATIENT_TURNS: u32 = 5;
 
 /// Asks daemon `at`; `None` without an answer.
 pub async fn ask(world: &World, at: usize, wish: Wish) -> Option<(u16, Bytes)> {
@@ -44,7 +47,7 @@ pub async fn protect(world: &World) {
     for at in (0..world.daemons.len()).cycle() {
         let request = AddDeployment {
             name: name.clone(),
-            uri: SOURCE_URI.to_owned(),
+            uri: world.parts.source_uri().to_owned(),
             snapshot_interval_seconds: Some(world.parts.draw.snapshot_interval_s),
             encrypt: None,
             stop_balancer: false,
@@ -87,7 +90,9 @@ pub async fn status(world: &World, at: usize) -> Option<Status> {
 
 /// What can be restored.
 pub async fn timeline(world: &World, at: usize) -> Option<Timeline> {
-    ask_for(world, at, Wish::Timeline(deployment()?)).await
+    let timeline = ask_for(world, at, Wish::Timeline(deployment()?)).await?;
+    world.parts.oracle.offered(&timeline);
+    Some(timeline)
 }
 
 /// Takes a snapshot.
@@ -115,10 +120,14 @@ pub async fn some(world: &World, rng: &mut StdRng) {
             let Some(timeline) = timeline(world, at).await else {
                 return;
             };
-            let Some(wanted) = choose(world, &timeline, rng) else {
+            if world.cluster.is_some() && rng.gen_bool(0.5) {
+                cuts::some(world, at, &timeline, rng, false).await;
+                return;
+            }
+            let Some((set, wanted)) = choose(world, &timeline, rng) else {
                 return;
             };
-            restore(world, at, wanted, false).await;
+            restore(world, at, &set, wanted, false).await;
         }
     }
 }
@@ -173,17 +182,20 @@ pub async fn upset(world: &World, rng: &mut StdRng) {
     }
 }
 
-/// An instant that is offered: an end of a range, a snapshot, or an entry in between.
-pub fn choose(world: &World, timeline: &Timeline, rng: &mut StdRng) -> Option<At> {
+/// An instant of a replica set that is offered: an end of a range, a snapshot, or an entry in between.
+pub fn choose(world: &World, timeline: &Timeline, rng: &mut StdRng) -> Option<(ReplicaSetId, At)> {
     let complete: Vec<_> = timeline.snapshots.iter().filter(|snapshot| snapshot.complete).collect();
     if !complete.is_empty() && rng.gen_bool(0.3) {
-        return Some(At::Snapshot(complete[rng.gen_range(0..complete.len())].id.clone()));
+        let chosen = complete[rng.gen_range(0..complete.len())];
+        return Some((chosen.replica_set.clone(), At::Snapshot(chosen.id.clone())));
     }
     if timeline.ranges.is_empty() {
         return None;
     }
-    let range = timeline.ranges[rng.gen_range(0..timeline.ranges.len())].range;
-    let source = set::lock(world.parts.oracle.source());
+    let TimelineRange { replica_set, range, .. } = &timeline.ranges[rng.gen_range(0..timeline.ranges.len())];
+    let sets = world.parts.sets();
+    let (_, source) = sets.iter().find(|(id, _)| id == replica_set)?;
+    let source = set::lock(source);
     let (from, to) = (
         source.history.count_at(range.from.into()),
         source.history.count_at(range.to.into()),
@@ -193,45 +205,98 @@ pub fn choose(world: &World, timeline: &Timeline, rng: &mut StdRng) -> Option<At
         1 => to,
         _ => rng.gen_range(from..=to.max(from)),
     };
-    Some(At::Position(source.history.position(count).ts.into()))
+    // What is offered may begin after an entry.
+    let time = source.history.position(count).ts.max(range.from.into());
+    Some((replica_set.clone(), At::Position(time.into())))
 }
 
-/// Restores an instant and holds it against the source. `must` be granted: it was offered and nothing fails any more.
-/// Whether it was.
-pub async fn restore(world: &World, at: usize, wanted: At, must: bool) -> bool {
-    let Some(name) = deployment() else { return false };
-    let instant = match &wanted {
-        At::Position(position) => Some(Ts::from(*position)),
+/// What an instant of a replica set is; `None` when it is offered no more.
+async fn instant(world: &World, at: usize, wanted: &At) -> Option<Instant> {
+    let is_cluster = world.cluster.is_some();
+    match wanted {
+        At::Position(position) if is_cluster => Some(Instant::Cluster(Ts::from(*position))),
+        At::Position(position) => Some(Instant::Entry(Ts::from(*position))),
         At::Snapshot(id) => {
-            let timeline = timeline(world, at).await;
-            let found = timeline.and_then(|t| t.snapshots.into_iter().find(|s| s.id == *id));
-            found.and_then(|snapshot| snapshot.at).map(Ts::from)
+            let timeline = timeline(world, at).await?;
+            let found = timeline.snapshots.into_iter().find(|s| s.id == *id)?;
+            let time = Ts::from(found.at?);
+            Some(match is_cluster {
+                false => Instant::Entry(time),
+                true if found.members.is_empty() => Instant::Member(time),
+                true => Instant::Cluster(time),
+            })
         }
         _ => None,
-    };
-    let (Some(instant), Some((status, body))) = (instant, ask(world, at, Wish::Restore(name, wanted.clone())).await)
-    else {
-        return false;
-    };
+    }
+}
+
+/// Restores an instant of a replica set and holds it against the source. `must` be granted: it was offered and nothing fails
+/// any more. Gives what was restored.
+pub async fn restore(
+    world: &World,
+    at: usize,
+    set: &ReplicaSetId,
+    wanted: At,
+    must: bool,
+) -> Option<(Instant, Restored)> {
+    let (name, named) = (deployment()?, world.parts.named(set));
+    let instant = instant(world, at, &wanted).await?;
+    let mut answer = ask(world, at, Wish::Restore(name.clone(), named.clone(), wanted.clone())).await?;
+    // A replica set that is handed from one node to another: users ask again.
+    for _ in 0..PATIENT_TURNS {
+        if !must || answer.0 != 503 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        answer = ask(world, at, Wish::Restore(name.clone(), named.clone(), wanted.clone())).await?;
+    }
+    let (status, body) = answer;
     if status == 200 {
         let oracle = &world.parts.oracle;
-        match restored::check(&body, instant, oracle.source()) {
-            Ok(documents) => {
+        let (_, source) = world.parts.sets().into_iter().find(|(id, _)| id == set)?;
+        return match judge(&body, instant, &source) {
+            Ok(restored) => {
                 trace::mark("restore checked");
-                trace::line(&format!("restored {instant}: {documents} documents, as they were"));
+                let documents = restored.documents();
+                trace::line(&format!(
+                    "restored {}: {documents} documents, as they were",
+                    instant.ts()
+                ));
+                Some((instant, restored))
             }
-            Err(differs) => oracle.report(differs),
-        }
-        return true;
+            Err(violation) => {
+                oracle.report(violation);
+                None
+            }
+        };
     }
+    let instant = instant.ts();
     let words = String::from_utf8_lossy(&body).into_owned();
     trace::line(&format!("a restore of {instant} was refused: {status} {words}"));
-    if must {
+    let is_undecided = words.contains("not decided");
+    if is_undecided {
+        trace::mark("restore: refused, a transaction is undecided");
+    }
+    // Where the oplog is damaged the entry may be lost that decides.
+    if must && !(is_undecided && world.rotten.get()) {
         world.parts.oracle.report(Unkept::Refused {
             at: wanted,
             status,
             words,
         });
     }
-    false
+    None
+}
+
+/// Holds what was restored of one replica set against the source.
+fn judge(archive: &Bytes, instant: Instant, source: &Shared) -> Result<Restored, Violation> {
+    Ok(match instant {
+        Instant::Entry(_) => restored::check(archive, instant, source)?,
+        Instant::Cluster(at) => {
+            cut::decided(&set::lock(source), at)?;
+            restored::check(archive, instant, source)?
+        }
+        Instant::Member(at) => restored::check(archive, Instant::Cluster(at), source)
+            .or_else(|_| restored::check(archive, Instant::Entry(at), source))?,
+    })
 }

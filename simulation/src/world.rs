@@ -12,15 +12,15 @@ use crate::agent::AgentMachine;
 use crate::daemon::Machine;
 use crate::disk::Health;
 use crate::draw::Draw;
-use crate::mongo::{Mongo, set, workload};
+use crate::mongo::cluster::{Cluster, TICK};
+use crate::mongo::set::Role;
+use crate::mongo::{Mongo, Shared, set, workload};
 use crate::network::Network;
 use crate::oracle::Oracle;
 use crate::store::Store;
 use crate::time::Clock;
 use crate::trace;
 
-/// The connection string of the source.
-pub const SOURCE_URI: &str = "mongodb://m0:27017/?replicaSet=rs0";
 /// The deployment that is protected.
 pub const DEPLOYMENT: &str = "shop";
 
@@ -49,6 +49,28 @@ impl Parts {
         u64::from_le_bytes(first)
     }
 
+    /// Every replica set of the source, by its name: one, or config servers and shards.
+    pub fn sets(&self) -> Vec<(ReplicaSetId, Shared)> {
+        let named = |set: &Shared| {
+            let id = ReplicaSetId::new(deployment()?, &set::lock(set).name).ok()?;
+            Some((id, set.clone()))
+        };
+        self.oracle.sets().iter().filter_map(named).collect()
+    }
+
+    /// The connection string of the source.
+    pub fn source_uri(&self) -> &'static str {
+        match self.draw.cluster {
+            None => "mongodb://m0:27017/?replicaSet=rs0",
+            Some(_) => "mongodb://cfg-m0:27017/?replicaSet=cfg",
+        }
+    }
+
+    /// How wishes name a replica set of the deployment: not at all where there is but one.
+    pub fn named(&self, set: &ReplicaSetId) -> Option<String> {
+        self.draw.cluster.is_some().then(|| set.set().to_owned())
+    }
+
     /// A generator of its own.
     pub fn rng(&self, name: &str) -> StdRng {
         StdRng::seed_from_u64(self.seed_of(name, 0))
@@ -60,9 +82,22 @@ pub fn deployment() -> Option<DeploymentName> {
     DeploymentName::new(DEPLOYMENT).ok()
 }
 
-/// The replica set's.
-pub fn replica_set() -> Option<ReplicaSetId> {
-    ReplicaSetId::new(deployment()?, "rs0").ok()
+/// What is protected, as it is before the backup begins.
+fn source(draw: &Draw, seed: impl Fn(&str) -> u64) -> (Vec<Shared>, Option<Cluster>) {
+    let Some(drawn) = &draw.cluster else {
+        let mut mongo = Mongo::new(seed("mongo"), "rs0", Role::Plain, draw.mongo.clone());
+        let mut rng = StdRng::seed_from_u64(seed("before"));
+        workload::prepare(&mut mongo, &mut rng, &draw.workload);
+        return (vec![std::sync::Arc::new(std::sync::Mutex::new(mongo))], None);
+    };
+    let cluster = Cluster::new(&seed, drawn, &draw.mongo);
+    for (at, shard) in cluster.shards.iter().enumerate() {
+        let mut rng = StdRng::seed_from_u64(seed(&format!("before {at}")));
+        workload::prepare(&mut set::lock(shard), &mut rng, &draw.workload);
+    }
+    let sets = cluster.sets();
+    sets.iter().for_each(|set| set::lock(set).level());
+    (sets, Some(cluster))
 }
 
 /// See the module.
@@ -73,8 +108,12 @@ pub struct World {
     pub daemons: Vec<Rc<RefCell<Machine>>>,
     /// The agents' machines.
     pub agents: Vec<Rc<RefCell<AgentMachine>>>,
+    /// What makes a sharded cluster of the replica sets.
+    pub cluster: Option<Rc<RefCell<Cluster>>>,
     /// Faults go on while this is true.
     pub faults: Rc<std::cell::Cell<bool>>,
+    /// Bits rotted in the store.
+    pub rotten: std::cell::Cell<bool>,
     /// A node is being replaced.
     pub replacing: std::cell::Cell<bool>,
 }
@@ -88,14 +127,11 @@ impl World {
             hasher.update(&draw.seed.to_le_bytes()).update(name.as_bytes());
             u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().unwrap_or_default())
         };
-        let mut mongo = Mongo::new(seed("mongo"), draw.mongo.clone());
-        let mut rng = StdRng::seed_from_u64(seed("before"));
-        workload::prepare(&mut mongo, &mut rng, &draw.workload);
-        let source = std::sync::Arc::new(std::sync::Mutex::new(mongo));
+        let (sets, cluster) = source(&draw, seed);
         let store = Store::new(seed("store"), draw.store);
         let parts = Parts {
             network: Network::start(seed("network"), draw.network),
-            oracle: Oracle::new(store, source),
+            oracle: Oracle::new(store, sets),
             draw: draw.clone(),
             health: Health::default(),
         };
@@ -117,7 +153,9 @@ impl World {
         let world = World {
             agents: agents.collect(),
             daemons,
+            cluster: cluster.map(|cluster| Rc::new(RefCell::new(cluster))),
             faults: Rc::new(std::cell::Cell::new(true)),
+            rotten: std::cell::Cell::new(false),
             replacing: std::cell::Cell::new(false),
             parts,
         };
@@ -157,20 +195,42 @@ impl World {
     }
 
     fn run_source(&self) {
-        let source = self.parts.oracle.source().clone();
+        for set in self.parts.oracle.sets() {
+            self.run_set(set.clone());
+        }
+        if let Some(cluster) = &self.cluster {
+            let (cluster, faults) = (cluster.clone(), self.faults.clone());
+            tokio::task::spawn_local(async move {
+                loop {
+                    tokio::time::sleep(TICK).await;
+                    cluster.borrow_mut().tick(faults.get());
+                }
+            });
+        }
+    }
+
+    fn run_set(&self, source: Shared) {
+        let (role, stream) = {
+            let set = set::lock(&source);
+            let stream = match set.role {
+                Role::Plain => "workload".to_owned(),
+                _ => format!("workload {}", set.name),
+            };
+            (set.role, stream)
+        };
+        let ticking = source.clone();
         tokio::task::spawn_local(async move {
             loop {
                 tokio::time::sleep(Duration::from_millis(40)).await;
-                set::lock(&source).tick();
+                set::lock(&ticking).tick();
             }
         });
-        let (source, parts, faults) = (
-            self.parts.oracle.source().clone(),
-            self.parts.clone(),
-            self.faults.clone(),
-        );
+        if role == Role::ConfigServers {
+            return;
+        }
+        let (parts, faults) = (self.parts.clone(), self.faults.clone());
         tokio::task::spawn_local(async move {
-            let mut rng = parts.rng("workload");
+            let mut rng = parts.rng(&stream);
             let draw = &parts.draw.workload;
             while faults.get() {
                 let pause = rng.gen_range(1..=2000 / u64::from(draw.rate));
@@ -209,12 +269,13 @@ impl World {
         self.parts.network.heal();
         self.parts.health.heal();
         self.parts.oracle.store().heal();
-        let source = self.parts.oracle.source();
-        set::lock(source).heal();
-        if !set::lock(source).is_writable() {
-            set::lock(source).elect();
+        for source in self.parts.oracle.sets() {
+            set::lock(source).heal();
+            if !set::lock(source).is_writable() {
+                set::lock(source).elect();
+            }
+            workload::finish(&mut set::lock(source));
         }
-        workload::finish(&mut set::lock(source));
         for daemon in &self.daemons {
             let mut daemon = daemon.borrow_mut();
             if daemon.process.is_none() {

@@ -22,10 +22,18 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 8] = [
+const FOUND: [(u64, &str); 11] = [
+    (
+        13,
+        "a node that does not own a shard could not plan a restore from a snapshot with transactions open in it: planning wrote blocks",
+    ),
     (
         19,
         "the trouble of a Sync child that failed in its very last step was shown for ever, since nobody took it back",
+    ),
+    (
+        40,
+        "a restore to the cut of a checkpoint read the oplog after it, which was damaged and not needed",
     ),
     (
         61,
@@ -34,6 +42,10 @@ const FOUND: [(u64, &str); 8] = [
     (
         70,
         "the timeline listed a complete snapshot and left its range out, when it was completed while the timeline was made",
+    ),
+    (
+        82,
+        "a checkpoint that was asked for at a node whose clock is behind the leader's by minutes was given up at once, every time",
     ),
     (
         117,

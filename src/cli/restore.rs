@@ -33,10 +33,12 @@ const NAMESPACES_SHOWN: usize = 200;
   headwater restore shop --at -15m --to-dir ./dump && mongorestore ./dump
   headwater restore shop --at 1795343591,42 --to-archive - | mongorestore --archive
   headwater restore shop --at 2026-11-22T10:33:11Z --to-uri mongodb://spare \\
-      --ns-include 'shop.orders' --ns-rename 'shop.*=rescued.*'\n")]
-#[command(group(ArgGroup::new("destination").required(true).args(["to_uri", "to_dir", "to_archive"])))]
+      --ns-include 'shop.orders' --ns-rename 'shop.*=rescued.*'
+  headwater restore shop --at snapshot:ID --to-cluster cfg=mongodb://new1:27019 \\
+      --to-cluster sh0=mongodb://new2:27018 --to-cluster sh1=mongodb://new3:27018\n")]
+#[command(group(ArgGroup::new("destination").required(true).args(["to_uri", "to_cluster", "to_dir", "to_archive"])))]
 pub struct Restore {
-    /// Which deployment; DEPLOYMENT/SET where it has several replica sets
+    /// Which deployment; a sharded cluster as its routers show it, or one of its replica sets as DEPLOYMENT/SET
     #[arg(value_name = "NAME")]
     source: Source,
     /// Which instant: latest, snapshot:ID, 2026-11-22T10:33:11Z, an oplog position T,I, or a time ago such as -15m
@@ -45,6 +47,11 @@ pub struct Restore {
     /// Into a running MongoDB; in the environment it is not seen by other users of the machine
     #[arg(long, value_name = "URI", env = "HEADWATER_TARGET_URI", hide_env_values = true)]
     to_uri: Option<String>,
+    /// A sharded cluster into a new one: fresh replica sets, one for each shard and one for the config servers. In the
+    /// environment, with spaces between them, they are not seen by other users of the machine
+    #[arg(long, value_name = "MEMBER=URI", value_parser = member, value_delimiter = ' ')]
+    #[arg(env = "HEADWATER_TARGET_CLUSTER", hide_env_values = true)]
+    to_cluster: Vec<(String, String)>,
     /// Into a directory in mongodump's format
     #[arg(long, value_name = "DIR")]
     to_dir: Option<PathBuf>,
@@ -96,6 +103,14 @@ impl FromStr for Source {
 
 fn instant(text: &str) -> Result<At, String> {
     at::parse(text, instants::now())
+}
+
+fn member(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(member, _)| !member.is_empty());
+    match pair {
+        Some((member, uri)) if uri.starts_with("mongodb") => Ok((member.to_owned(), uri.to_owned())),
+        _ => Err(format!("{:?} is no pair; write MEMBER=mongodb://…", redact::uri(text))),
+    }
 }
 
 fn pattern(text: &str) -> Result<String, String> {
@@ -165,7 +180,7 @@ impl Restore {
     fn request(&self) -> RestoreRequest {
         RestoreRequest {
             at: self.at.clone(),
-            to: self.to_uri.clone().map_or(Destination::Archive, Destination::Uri),
+            to: self.destination(),
             replica_set: self.source.set.clone(),
             include: self.ns_include.clone(),
             rename: self.ns_rename.clone(),
@@ -174,9 +189,23 @@ impl Restore {
         }
     }
 
+    fn destination(&self) -> Destination {
+        match &self.to_uri {
+            Some(uri) => Destination::Uri(uri.clone()),
+            None if self.to_cluster.is_empty() => Destination::Archive,
+            None => Destination::Cluster(self.to_cluster.iter().cloned().collect()),
+        }
+    }
+
     fn confirm(&self) -> Outcome {
-        let Some(uri) = &self.to_uri else { return Ok(()) };
-        let hosts = redact::hosts(uri);
+        let hosts = match self.destination() {
+            Destination::Archive => return Ok(()),
+            Destination::Uri(uri) => redact::hosts(&uri),
+            Destination::Cluster(targets) => {
+                let hosts: Vec<_> = targets.values().map(|uri| redact::hosts(uri)).collect();
+                hosts.join(",")
+            }
+        };
         let name = if hosts.is_empty() {
             self.source.deployment.as_str()
         } else {
@@ -201,7 +230,7 @@ impl Restore {
             _ => done.plan.to.clone(),
         };
         let instant = instants::position(done.plan.at);
-        if self.to_uri.is_none() {
+        if self.destination() == Destination::Archive {
             return format!("Restored everything as of {instant} to {to}.");
         }
         format!(
@@ -212,13 +241,21 @@ impl Restore {
     }
 }
 
+/// What is restored.
+pub fn of(plan: &RestorePlanView) -> String {
+    match plan.members.as_slice() {
+        [] => format!("{}, incarnation {}", plan.replica_set, plan.incarnation),
+        members => {
+            let names: Vec<_> = members.iter().map(|member| member.set()).collect();
+            format!("{} as a whole: {}", plan.replica_set.deployment(), names.join(", "))
+        }
+    }
+}
+
 /// A plan in words.
 fn plan_text(plan: &RestorePlanView) -> String {
     let facts = pairs(&[
-        (
-            "restore",
-            format!("{}, incarnation {}", plan.replica_set, plan.incarnation),
-        ),
+        ("restore", of(plan)),
         ("at", instants::position(plan.at)),
         ("from", format!("{} of {}", plan.base, instants::position(plan.base_at))),
         (

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use headwater_protocol::admin::{RestoreState, RestoreView};
 
+use crate::cli::restore;
 use crate::client::Client;
 use crate::failure::Outcome;
 use crate::instants;
@@ -66,7 +67,10 @@ fn list(views: &[RestoreView]) -> String {
         .map(|view| {
             vec![
                 view.id.to_string(),
-                view.plan.replica_set.to_string(),
+                match view.plan.members.is_empty() {
+                    true => view.plan.replica_set.to_string(),
+                    false => view.plan.replica_set.deployment().to_string(),
+                },
                 instants::position(view.plan.at),
                 view.plan.to.clone(),
                 state(view),
@@ -85,10 +89,7 @@ fn list(views: &[RestoreView]) -> String {
 pub fn text(view: &RestoreView) -> String {
     let mut facts = vec![
         ("restore", view.id.to_string()),
-        (
-            "of",
-            format!("{}, incarnation {}", view.plan.replica_set, view.plan.incarnation),
-        ),
+        ("of", restore::of(&view.plan)),
         ("at", instants::position(view.plan.at)),
         ("to", view.plan.to.clone()),
         ("state", state(view)),

@@ -30,6 +30,27 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Config servers and shards that do not know of each other.
+    pub async fn apart(bed: &Bed, version: &str, shards: usize) -> Result<Cluster> {
+        Cluster::apart_with(bed, version, shards, &[]).await
+    }
+
+    async fn apart_with(bed: &Bed, version: &str, shards: usize, parameters: &[(&str, &str)]) -> Result<Cluster> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let parameters: Vec<(String, String)> = parameters.iter().map(owned).collect();
+        let config = member(version, CONFIG, "--configsvr", &parameters);
+        let mut cluster = Cluster {
+            version: version.to_owned(),
+            parameters,
+            config: bed.replica_set(config).await?,
+            shards: Vec::new(),
+        };
+        for _ in 0..shards {
+            cluster.start_shard(bed).await?;
+        }
+        Ok(cluster)
+    }
+
     /// Starts config servers and shards `sh0`, `sh1`, …, and joins them. The balancer is off.
     pub async fn start(bed: &Bed, version: &str, shards: usize) -> Result<Cluster> {
         Cluster::start_with(bed, version, shards, &[]).await
@@ -37,17 +58,7 @@ impl Cluster {
 
     /// The same with `--setParameter`s for every server.
     pub async fn start_with(bed: &Bed, version: &str, shards: usize, parameters: &[(&str, &str)]) -> Result<Cluster> {
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let parameters: Vec<(String, String)> = parameters.iter().map(owned).collect();
-        let config = bed
-            .replica_set(member(version, CONFIG, "--configsvr", &parameters))
-            .await?;
-        let mut cluster = Cluster {
-            version: version.to_owned(),
-            parameters,
-            config,
-            shards: Vec::new(),
-        };
+        let mut cluster = Cluster::apart_with(bed, version, 0, parameters).await?;
         for _ in 0..shards {
             cluster.add_shard(bed).await?;
         }
@@ -58,13 +69,31 @@ impl Cluster {
 
     /// Starts one more shard and lets it join.
     pub async fn add_shard(&mut self, bed: &Bed) -> Result<()> {
+        let name = self.start_shard(bed).await?;
+        let host = self
+            .shards
+            .last()
+            .map(|shard| shard.member(0).address())
+            .unwrap_or_default();
+        let host = format!("{name}/{host}");
+        let command = doc! { "_configsvrAddShard": host, "name": &name, "writeConcern": router::majority() };
+        self.router().await?.on(CONFIG, "admin", command).await.map(drop)
+    }
+
+    async fn start_shard(&mut self, bed: &Bed) -> Result<String> {
         let name = format!("sh{}", self.shards.len());
         let shard = member(&self.version, &name, "--shardsvr", &self.parameters);
         let shard = bed.replica_set(shard).await?;
-        let host = format!("{name}/{}", shard.member(0).address());
         self.shards.push(shard);
-        let command = doc! { "_configsvrAddShard": host, "name": &name, "writeConcern": router::majority() };
-        self.router().await?.on(CONFIG, "admin", command).await.map(drop)
+        Ok(name)
+    }
+
+    /// Stops every server in good order and starts it again.
+    pub async fn restart(&mut self) -> Result<()> {
+        for set in [&mut self.config].into_iter().chain(&mut self.shards) {
+            set.restart_member(0).await?;
+        }
+        Ok(())
     }
 
     /// A connection string to the config servers.

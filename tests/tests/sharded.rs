@@ -85,20 +85,6 @@ async fn config_servers_lead_to_every_shard_also_to_one_that_comes_later_or_leav
         "a cluster has a checkpoint every 15 minutes"
     );
 
-    // Whoever names no member of several is asked which.
-    let unclear = headwater
-        .run([
-            "restore",
-            "shop",
-            "--at",
-            "latest",
-            "--to-dir",
-            "/nowhere/at/all",
-            "--dry-run",
-        ])
-        .await?;
-    ensure!(unclear.code != 0 && unclear.stderr.contains("shop/sh1"), "{unclear:?}");
-
     cluster.add_shard(&bed).await?;
     let members = until_complete(&headwater, 4).await?;
     ensure!(role_of(&members, "shop/sh2") == "shard sh2");

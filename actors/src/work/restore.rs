@@ -1,5 +1,6 @@
 //! The Restore child: carries out restores to running servers, one after the other, and goes on after a crash.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use headwater_cluster::{Command, Restore, RestoreState};
 use headwater_protocol::admin::Destination;
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_restore::load::{Cursor, LoadFault, Loaded, Observer, Settings, Step, Target, load};
+use headwater_restore::rebuild::{NewCluster, rebuild};
 use tokio::time::Instant;
 
 use crate::commands::{submit, submit_as_child};
-use crate::restores::{chosen, kept, materialize, plan_kept, selection};
+use crate::restores::{Kept, chosen, kept, open_whole, selection, source_of};
 use crate::set::Set;
 use crate::trouble::refusal;
 use crate::work::cursors;
@@ -38,11 +40,12 @@ impl RestoreWork {
 impl Work for RestoreWork {
     async fn step(&mut self) -> Result<Pace, Fault> {
         let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
-        let to_server = |restore: &Restore| restore.request_json.contains("\"uri\":");
         let next = state
             .restores
             .iter()
-            .find(|(_, r)| r.replica_set == self.set.id && r.state == RestoreState::Running && to_server(r));
+            .filter(|(_, r)| r.replica_set == self.set.id && r.state == RestoreState::Running)
+            // What cannot be read is ended below, with a word about it.
+            .find(|(id, r)| kept(**id, r).map_or(true, |kept| kept.request.to != Destination::Archive));
         let Some((&id, restore)) = next else {
             return Ok(Pace::Idle);
         };
@@ -101,28 +104,56 @@ impl From<Refusal> for Trouble {
 
 async fn carry_out(set: Arc<Set>, id: u64, restore: Restore, teller: Arc<Teller>) -> Result<Loaded, Trouble> {
     let kept = kept(id, &restore)?;
-    let Destination::Uri(uri) = &kept.request.to else {
-        return Err(Trouble::Final("it has no server to go to".into()));
-    };
-    let planned = plan_kept(&set, &kept.request, &restore).await?;
-    let scratch = crate::set::scratch(&set, id).await.map_err(refusal)?;
-    let source = materialize(&set, &planned.plan, scratch).await?;
-    let chosen = chosen(&source, &selection(&kept.request)?).await?;
-    teller.expect(chosen.bytes());
     let cursor = cursors::read(&set, id, &restore.cursor_json).await?;
     let begun = !restore.cursor_json.is_empty();
-    let target = Target::new(uri, CONNECTIONS)
-        .await
-        .map_err(|e| Trouble::Final(e.to_string()))?;
-    let mut settings = Settings::new(source.source_version());
+    let ended = match &kept.request.to {
+        Destination::Archive => return Err(Trouble::Final("it has no server to go to".into())),
+        Destination::Uri(uri) => {
+            let (source, version) = source_of(&set, id, &restore).await?;
+            let chosen = chosen(&*source, &selection(&kept.request)?).await?;
+            teller.expect(chosen.bytes());
+            let (target, settings) = (reached(uri).await?, settings(&kept, &version));
+            load(&*source, &chosen, &target, &settings, cursor, &*teller).await
+        }
+        Destination::Cluster(targets) => {
+            let scratch = crate::set::scratch(&set, id).await.map_err(refusal)?;
+            let opened = open_whole(&set, &kept.request.at, &restore, scratch).await?;
+            let (old, version) = opened.into_old_cluster(&kept.request).await?;
+            teller.expect(old.shards.iter().map(|(_, chosen)| chosen.bytes()).sum());
+            let new = new_cluster(set.id.set(), targets).await?;
+            rebuild(&old, &new, &settings(&kept, &version), cursor, &*teller).await
+        }
+    };
+    ended.map_err(|e| match e {
+        LoadFault::Unreachable { .. } if begun || teller.has_kept() => Trouble::Passing(e.to_string()),
+        LoadFault::Keep(_) => Trouble::Passing(e.to_string()),
+        other => Trouble::Final(other.to_string()),
+    })
+}
+
+fn settings(kept: &Kept, version: &str) -> Settings {
+    let mut settings = Settings::new(version);
     settings.drop = kept.request.drop;
-    load(&source, &chosen, &target, &settings, cursor, &*teller)
-        .await
-        .map_err(|e| match e {
-            LoadFault::Unreachable { .. } if begun || teller.has_kept() => Trouble::Passing(e.to_string()),
-            LoadFault::Keep(_) => Trouble::Passing(e.to_string()),
-            other => Trouble::Final(other.to_string()),
-        })
+    settings
+}
+
+async fn reached(uri: &str) -> Result<Target, Trouble> {
+    let target = Target::new(uri, CONNECTIONS).await;
+    target.map_err(|e| Trouble::Final(e.to_string()))
+}
+
+/// `config` is what the config servers' replica set is called.
+async fn new_cluster(config: &str, targets: &BTreeMap<String, String>) -> Result<NewCluster, Trouble> {
+    let (mut of_config, mut shards) = (None, BTreeMap::new());
+    for (member, uri) in targets {
+        let target = reached(uri).await?;
+        match member == config {
+            true => of_config = Some(target),
+            false => _ = shards.insert(member.clone(), target),
+        }
+    }
+    let config = of_config.ok_or_else(|| Trouble::Final("no target is named for the config servers".into()))?;
+    Ok(NewCluster { config, shards })
 }
 
 /// Makes progress known to the control state.

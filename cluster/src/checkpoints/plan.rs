@@ -2,44 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use headwater_model::{DeploymentName, Incarnation, Phase, ReplicaSetId, SnapshotId};
+use headwater_model::{DeploymentName, Incarnation, Phase, ReplicaSetId, SnapshotId, limits};
 
-use super::{Checkpoint, PATIENCE_MS, Part, Quiet, open_of};
+use super::{Checkpoint, PATIENCE_MS, Part, Stage, open_of};
 use crate::balancer;
 use crate::command::{Command, RefusalKind, Response};
 use crate::state::State;
 
-/// What the leader shall submit: failures of what cannot be completed, then what is due. `new_id` names a new one.
-pub fn plan(state: &State, now_ms: i64, mut new_id: impl FnMut() -> Option<SnapshotId>) -> Vec<Command> {
+/// What the leader shall submit: failures of what cannot be completed, then what is due. `stage_ms` is for how long this leader
+/// has seen an open checkpoint at its stage: who asked for it had another clock. `new_id` names a new one.
+pub fn plan(
+    state: &State,
+    now_ms: i64,
+    stage_ms: impl Fn(&DeploymentName, &SnapshotId) -> i64,
+    mut new_id: impl FnMut() -> Option<SnapshotId>,
+) -> Vec<Command> {
     let mut commands = Vec::new();
     for (name, deployment) in &state.deployments {
         if deployment.sharding.is_none() {
             continue;
         }
         if let Some((id, checkpoint)) = open_of(state, name) {
-            if let Some(why) = hopeless(state, name, checkpoint, now_ms) {
-                commands.push(Command::FailCheckpoint {
-                    name: name.clone(),
-                    id: id.clone(),
-                    why,
-                });
-            } else if checkpoint.rest.as_ref().is_some_and(|rest| rest.until_ms <= now_ms) {
-                commands.push(Command::ResumeCheckpoint {
-                    name: name.clone(),
-                    id: id.clone(),
-                    attempt: checkpoint.attempt,
-                    now_ms,
-                });
-            } else if checkpoint.quiet == Quiet::Wanted
-                && now_ms.saturating_sub(checkpoint.begun_ms) >= balancer::PATIENCE_MS
-            {
-                let (step, outcome) = balancer::late(&deployment.balancer, id);
-                commands.push(Command::NoteBalancer {
-                    name: name.clone(),
-                    step,
-                    outcome,
-                });
-            }
+            commands.extend(next_step(state, name, (id, checkpoint), stage_ms(name, id)));
             continue;
         }
         let last_ms = state.checkpoints.get(name).and_then(|all| all.last_ms);
@@ -59,8 +43,47 @@ pub fn plan(state: &State, now_ms: i64, mut new_id: impl FnMut() -> Option<Snaps
     commands
 }
 
+fn next_step(
+    state: &State,
+    name: &DeploymentName,
+    (id, checkpoint): (&SnapshotId, &Checkpoint),
+    stage_ms: i64,
+) -> Option<Command> {
+    if let Some(why) = hopeless(state, name, checkpoint, stage_ms) {
+        return Some(Command::FailCheckpoint {
+            name: name.clone(),
+            id: id.clone(),
+            why,
+        });
+    }
+    match checkpoint.stage() {
+        Stage::Rest(attempt) if stage_ms >= rest_ms(attempt) => Some(Command::ResumeCheckpoint {
+            name: name.clone(),
+            id: id.clone(),
+            attempt,
+        }),
+        Stage::Balancer if stage_ms >= balancer::PATIENCE_MS => {
+            let (step, outcome) = balancer::late(&state.deployments.get(name)?.balancer, id);
+            Some(Command::NoteBalancer {
+                name: name.clone(),
+                step,
+                outcome,
+            })
+        }
+        Stage::Rest(_) | Stage::Balancer | Stage::Attempt(_) => None,
+    }
+}
+
+/// The pause before an attempt. Most things take a moment, a resharding takes minutes, and every attempt costs images.
+fn rest_ms(attempt: u32) -> i64 {
+    let doubled = limits::CHECKPOINT_REST_MS.checked_shl(attempt.saturating_sub(1).min(16));
+    doubled.map_or(limits::CHECKPOINT_REST_MAX_MS, |ms| {
+        ms.min(limits::CHECKPOINT_REST_MAX_MS)
+    })
+}
+
 /// Why an open checkpoint can never be sealed; `None` as long as it can.
-fn hopeless(state: &State, name: &DeploymentName, checkpoint: &Checkpoint, now_ms: i64) -> Option<String> {
+fn hopeless(state: &State, name: &DeploymentName, checkpoint: &Checkpoint, stage_ms: i64) -> Option<String> {
     let present = ready(state, name);
     let members = match present {
         Err(refusal) => return Some(words_of(refusal)),
@@ -76,7 +99,7 @@ fn hopeless(state: &State, name: &DeploymentName, checkpoint: &Checkpoint, now_m
     if let Some(gone) = checkpoint.members.keys().find(|set| !members.contains_key(*set)) {
         return Some(format!("{gone} left the cluster meanwhile"));
     }
-    if !checkpoint.concerns_members() || now_ms.saturating_sub(checkpoint.begun_ms) < PATIENCE_MS {
+    if !checkpoint.concerns_members() || stage_ms < PATIENCE_MS {
         return None;
     }
     let without = |is_without: fn(&Part) -> bool| -> Vec<&str> {

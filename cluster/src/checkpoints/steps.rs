@@ -4,7 +4,7 @@ use headwater_model::{DeploymentName, Epoch, ReplicaSetId, SnapshotId, Ts, limit
 use serde::{Deserialize, Serialize};
 
 use super::plan::ready;
-use super::{Checkpoint, Checkpoints, Outcome, Part, Quiet, Rest, open_of};
+use super::{Checkpoint, Checkpoints, Outcome, Part, Quiet, open_of};
 use crate::apply::{Answer, shorten};
 use crate::command::{RefusalKind, Response};
 use crate::replica_sets::{self, ImageRef, check_epoch, check_image, check_incarnation};
@@ -48,8 +48,7 @@ pub(crate) fn open(state: &mut State, name: &DeploymentName, id: &SnapshotId, re
         members: ready(state, name)?.into_iter().map(part).collect(),
         outcome: Outcome::Open,
         attempt: 0,
-        begun_ms: asked_ms,
-        rest: None,
+        waits_for: None,
         quiet: match stops_balancer {
             true => Quiet::Wanted,
             false => Quiet::Unneeded,
@@ -92,14 +91,12 @@ pub(crate) fn quieted(state: &mut State, name: &DeploymentName, quiet: Quiet) {
 }
 
 /// Begins the next attempt at a checkpoint.
-pub(crate) fn resume(state: &mut State, name: &DeploymentName, id: &SnapshotId, attempt: u32, now_ms: i64) -> Answer {
+pub(crate) fn resume(state: &mut State, name: &DeploymentName, id: &SnapshotId, attempt: u32) -> Answer {
     let all = state.checkpoints.get_mut(name);
     let checkpoint = all.and_then(|all| all.all.get_mut(id));
     match checkpoint {
         Some(checkpoint) if checkpoint.outcome == Outcome::Open && checkpoint.attempt == attempt => {
-            if checkpoint.rest.take().is_some() {
-                checkpoint.begun_ms = now_ms;
-            }
+            checkpoint.waits_for = None;
             Ok(Response::Done)
         }
         _ => Err(over(name, id)),
@@ -190,10 +187,10 @@ pub(crate) fn cut(
     if checkpoint.members.values().any(|part| part.image.is_none()) {
         return Ok(Response::Done);
     }
-    match verdict(checkpoint, cut.completed_ms) {
-        Verdict::Again(rest) => {
+    match verdict(checkpoint) {
+        Verdict::Again(waits_for) => {
             checkpoint.attempt += 1;
-            checkpoint.rest = Some(rest);
+            checkpoint.waits_for = Some(waits_for);
             for part in checkpoint.members.values_mut() {
                 (part.note, part.image) = (None, None);
                 part.under_way.clear();
@@ -209,36 +206,24 @@ pub(crate) fn cut(
     Ok(Response::Done)
 }
 
-/// Pauses grow: most things take a moment, a resharding takes minutes, and every attempt costs images.
-fn rest_ms(attempt: u32) -> i64 {
-    let doubled = 500_i64.checked_shl(attempt.min(16));
-    doubled.map_or(limits::CHECKPOINT_RESTS_MAX_MS, |ms| {
-        ms.min(limits::CHECKPOINT_RESTS_MAX_MS)
-    })
-}
-
 /// What becomes of a checkpoint of which all images are there.
 #[derive(Debug)]
 enum Verdict {
     /// It is sealed; what may not fit together, in words.
     Seal(Option<String>),
-    /// Another attempt is made later.
-    Again(Rest),
+    /// Another attempt is made later; what it waits for.
+    Again(String),
 }
 
 /// Something on its way is waited for until a limit; then, and when the balancer could not be stopped, the checkpoint is marked.
-fn verdict(checkpoint: &Checkpoint, now_ms: i64) -> Verdict {
+fn verdict(checkpoint: &Checkpoint) -> Verdict {
     let texts = checkpoint.members.iter().flat_map(|(set, part)| {
         let of = move |text: &String| format!("{text} ({set})");
         part.under_way.iter().map(of)
     });
     let under_way: Vec<String> = texts.take(limits::UNDER_WAY_KEPT).collect();
-    let waited_ms = now_ms.saturating_sub(checkpoint.asked_ms);
-    if !under_way.is_empty() && waited_ms < limits::CHECKPOINT_WAITS_MS {
-        return Verdict::Again(Rest {
-            waits_for: under_way.join(", "),
-            until_ms: now_ms.saturating_add(rest_ms(checkpoint.attempt)),
-        });
+    if !under_way.is_empty() && checkpoint.attempt + 1 < limits::CHECKPOINT_ATTEMPTS {
+        return Verdict::Again(under_way.join(", "));
     }
     let mut doubts = Vec::new();
     if let Quiet::Failed(why) = &checkpoint.quiet {

@@ -92,8 +92,8 @@ fn one_that_was_off_is_let_be() {
 fn one_that_cannot_be_stopped_marks_the_checkpoint_and_is_put_back_nevertheless() {
     let mut state = asked();
     done(&mut state, &note_balancer(0, found("full")));
-    assert!(checkpoints::plan(&state, PATIENCE_MS - 1, || None).is_empty());
-    let late = checkpoints::plan(&state, PATIENCE_MS, || None);
+    assert!(checkpoints::plan(&state, 0, |_, _| PATIENCE_MS - 1, || None).is_empty());
+    let late = checkpoints::plan(&state, 0, |_, _| PATIENCE_MS, || None);
     assert_eq!(late.len(), 1);
     done(&mut state, &late[0]);
     assert!(matches!(quiet(&state), Quiet::Failed(_)));

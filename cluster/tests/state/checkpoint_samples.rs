@@ -63,12 +63,11 @@ pub fn fail_checkpoint(id: &str) -> Command {
     }
 }
 
-pub fn resume_checkpoint(id: &str, attempt: u32, now_ms: i64) -> Command {
+pub fn resume_checkpoint(id: &str, attempt: u32) -> Command {
     Command::ResumeCheckpoint {
         name: deployment(),
         id: snapshot(id),
         attempt,
-        now_ms,
     }
 }
 
@@ -90,7 +89,7 @@ pub fn note_balancer(step: u64, outcome: BalancerStep) -> Command {
 /// One of each kind that concerns checkpoints that wait.
 pub fn of_waiting_checkpoints() -> [Command; 3] {
     [
-        resume_checkpoint("c1", 0, 1_795_343_071_000),
+        resume_checkpoint("c1", 0),
         stop_balancer(true),
         note_balancer(0, BalancerStep::Found("full".to_owned())),
     ]

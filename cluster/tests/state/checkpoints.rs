@@ -130,14 +130,20 @@ fn what_an_ended_owner_or_history_says_is_refused_and_so_is_an_image_past_the_cu
 
 #[test]
 fn the_leader_opens_what_is_due_and_gives_up_what_cannot_be_completed() {
-    let plan = |state: &State, now_ms| checkpoints::plan(state, now_ms, || Some(snapshot("c2")));
+    let open_for =
+        |state: &State, now_ms, open_ms| checkpoints::plan(state, now_ms, |_, _| open_ms, || Some(snapshot("c2")));
+    let plan = |state: &State, now_ms| open_for(state, now_ms, 0);
     let mut state = cluster();
     let begin = state.deployments[&deployment()].created_ms;
     let first = plan(&state, begin);
     assert!(matches!(&first[..], [Command::OpenCheckpoint { asked_ms, .. }] if *asked_ms == begin));
     done(&mut state, &first[0]);
-    assert!(plan(&state, begin + PATIENCE_MS - 1).is_empty(), "one at a time");
-    let late = plan(&state, begin + PATIENCE_MS);
+    assert!(open_for(&state, begin, PATIENCE_MS - 1).is_empty(), "one at a time");
+    assert!(
+        plan(&state, begin + 10 * PATIENCE_MS).is_empty(),
+        "who asked may have had another clock"
+    );
+    let late = open_for(&state, begin, PATIENCE_MS);
     let [Command::FailCheckpoint { why, .. }] = &late[..] else {
         panic!("{late:?}")
     };
@@ -150,7 +156,7 @@ fn the_leader_opens_what_is_due_and_gives_up_what_cannot_be_completed() {
     ));
     let due = state.deployments[&deployment()].schedule.timetable.next_after(begin);
     assert!((1..=900_000).contains(&(due - begin)) && plan(&state, due - 1).is_empty());
-    let next = checkpoints::plan(&state, due, || Some(snapshot("c3")));
+    let next = checkpoints::plan(&state, due, |_, _| 0, || Some(snapshot("c3")));
     assert!(matches!(&next[..], [Command::OpenCheckpoint { .. }]));
 
     let mut state = noted();
@@ -191,30 +197,36 @@ fn snapshots_of_one_checkpoint_are_kept_and_go_together() {
     assert!(state.snapshots.is_empty() && state.checkpoints[&deployment()].all.is_empty());
 }
 
+/// Both members say so of an attempt.
+fn attempted(state: &mut State, attempt: u32, under_way: &[&str]) {
+    for (set, epoch) in [("cfg", 1), ("sh0", 2)] {
+        let mut command = note_checkpoint("c1", set, epoch, 160);
+        if let Command::NoteCheckpoint { attempt: of, .. } = &mut command {
+            *of = attempt;
+        }
+        done(state, &command);
+    }
+    for (set, epoch, texts) in [("cfg", 1, under_way), ("sh0", 2, &[])] {
+        let mut command = cut_checkpoint("c1", set, epoch, 160);
+        if let Command::CutCheckpoint { attempt: of, cut, .. } = &mut command {
+            (*of, *cut) = (attempt, member_cut(160, texts, 1_000));
+        }
+        done(state, &command);
+    }
+}
+
 #[test]
 fn what_is_under_way_at_the_cut_is_waited_for_by_new_attempts_and_then_told_of() {
-    let under_way = |attempt: u32, set: &str, epoch: u64, seconds: u32, texts: &[&str], now_ms: i64| {
-        let mut command = cut_checkpoint("c1", set, epoch, seconds);
-        if let Command::CutCheckpoint { attempt: of, cut, .. } = &mut command {
-            (*of, *cut) = (attempt, member_cut(seconds, texts, now_ms));
-        }
-        command
-    };
-    let noted_at = |state: &mut State, attempt: u32, seconds: u32| {
-        for (set, epoch) in [("cfg", 1), ("sh0", 2)] {
-            let mut command = note_checkpoint("c1", set, epoch, seconds);
-            if let Command::NoteCheckpoint { attempt: of, .. } = &mut command {
-                *of = attempt;
-            }
-            done(state, &command);
-        }
-    };
     let resharding = ["resharding of d.c (cloning)"];
     let of_c1 = |state: &State| state.checkpoints[&deployment()].all[&snapshot("c1")].clone();
-    let mut state = noted();
-    done(&mut state, &under_way(0, "cfg", 1, 140, &resharding, 1_000));
-    assert_eq!(bounds(&state)[0], Bound::Free);
-    done(&mut state, &under_way(0, "sh0", 2, 150, &[], 1_000));
+    let marks = |state: &State| -> Vec<Option<String>> {
+        let snapshots = state.snapshots.values();
+        snapshots.map(|s| s.possibly_inconsistent.clone()).collect()
+    };
+    let plan = |state: &State, stage_ms| checkpoints::plan(state, 0, |_, _| stage_ms, || None);
+    let mut state = cluster();
+    done(&mut state, &open_checkpoint("c1", 0));
+    attempted(&mut state, 0, &resharding);
     assert!(state.snapshots.is_empty());
     assert_eq!(
         bounds(&state),
@@ -222,48 +234,45 @@ fn what_is_under_way_at_the_cut_is_waited_for_by_new_attempts_and_then_told_of()
         "nobody stands still meanwhile"
     );
     assert_eq!(checkpoints::wanted_note(&state, &member("cfg"), Ts::ZERO), None);
-    assert_eq!(
-        of_c1(&state).rest.unwrap().waits_for,
-        "resharding of d.c (cloning) (cfg)"
-    );
-    assert!(checkpoints::plan(&state, 1_400, || None).is_empty());
-    let plan = checkpoints::plan(&state, 1_500, || None);
-    assert_eq!(plan, [resume_checkpoint("c1", 1, 1_500)]);
-    done(&mut state, &plan[0]);
+    let what = of_c1(&state).waits_for;
+    assert_eq!(what.as_deref(), Some("resharding of d.c (cloning) (cfg)"));
+    assert!(plan(&state, limits::CHECKPOINT_REST_MS - 1).is_empty());
+    assert_eq!(plan(&state, limits::CHECKPOINT_REST_MS), [resume_checkpoint("c1", 1)]);
+    done(&mut state, &resume_checkpoint("c1", 1));
     assert_eq!(bounds(&state), [Bound::Here, Bound::Here]);
     // What was said of the attempt before is over.
     for late in [
         note_checkpoint("c1", "cfg", 1, 145),
-        under_way(0, "sh0", 2, 150, &[], 1_000),
+        cut_checkpoint("c1", "sh0", 2, 150),
     ] {
         assert_eq!(refusal(&mut state, &late), RefusalKind::OutOfOrder);
     }
     let wanted = checkpoints::wanted_note(&state, &member("cfg"), Ts::ZERO).unwrap();
     assert_eq!((wanted.attempt, wanted.at_least), (1, Ts::ZERO));
-    assert!(
-        checkpoints::plan(&state, 1_499 + PATIENCE_MS, || None).is_empty(),
-        "patience begins anew"
-    );
-    noted_at(&mut state, 1, 160);
+    assert!(plan(&state, PATIENCE_MS - 1).is_empty());
+    assert!(matches!(
+        plan(&state, PATIENCE_MS)[..],
+        [Command::FailCheckpoint { .. }]
+    ));
 
     // It is over by then: the checkpoint is like any other.
     let mut over = state.clone();
-    done(&mut over, &under_way(1, "cfg", 1, 160, &[], 2_000));
-    done(&mut over, &under_way(1, "sh0", 2, 160, &[], 2_000));
-    let marks = |state: &State| -> Vec<Option<String>> {
-        state
-            .snapshots
-            .values()
-            .map(|s| s.possibly_inconsistent.clone())
-            .collect()
-    };
+    attempted(&mut over, 1, &[]);
     assert_eq!(marks(&over), [None, None]);
 
-    // It is not over, and the limit is reached: the checkpoint is marked.
-    let late = limits::CHECKPOINT_WAITS_MS;
-    done(&mut state, &under_way(1, "cfg", 1, 160, &resharding, late));
-    done(&mut state, &under_way(1, "sh0", 2, 160, &["rename of d.e"], late));
-    let why = "under way at the cut: resharding of d.c (cloning) (cfg), rename of d.e (sh0)";
+    // It is never over: the last attempt is sealed and marked.
+    let mut rests_ms = limits::CHECKPOINT_REST_MS;
+    for attempt in 1..limits::CHECKPOINT_ATTEMPTS {
+        assert!(state.snapshots.is_empty());
+        attempted(&mut state, attempt, &resharding);
+        if attempt + 1 < limits::CHECKPOINT_ATTEMPTS {
+            let rest_ms = (0..).find(|ms| !plan(&state, *ms).is_empty()).unwrap();
+            rests_ms += rest_ms;
+            done(&mut state, &resume_checkpoint("c1", attempt + 1));
+        }
+    }
+    assert!((100_000..130_000).contains(&rests_ms), "{rests_ms}");
+    let why = "under way at the cut: resharding of d.c (cloning) (cfg)";
     assert_eq!(marks(&state), [Some(why.to_owned()), Some(why.to_owned())]);
     assert_eq!(
         (of_c1(&state).outcome, of_c1(&state).doubt.as_deref()),

@@ -1,11 +1,12 @@
 //! Schedules and retention: what stays, and that a decision is made again when its command is carried out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use headwater_cluster::command::Use;
 use headwater_cluster::retention::{Reason, Retention, Tier};
 use headwater_cluster::timetable::ReferenceTime;
 use headwater_cluster::{Command, RefusalKind, Response, State, apply, keeping};
-use headwater_model::{Epoch, Incarnation, Phase};
+use headwater_model::{Epoch, Incarnation, Phase, ReplicaSetId};
 
 use crate::samples::*;
 
@@ -219,8 +220,7 @@ fn the_last_good_the_kept_and_the_used_are_never_expired() {
         set: set(),
         request_json: "{}".to_owned(),
         created_ms: 0,
-        uses: Some(image(NEW_YEAR_S + 10 * DAY_S)),
-        until: at(NEW_YEAR_S + 10 * DAY_S).ts,
+        uses: uses(10, 10),
     };
     done(&mut state, &create);
     assert_eq!(reasons(&state, "d10"), [Reason::InUse]);
@@ -242,6 +242,12 @@ fn the_last_good_the_kept_and_the_used_are_never_expired() {
     assert_eq!(state.snapshots.len(), 1);
 }
 
+fn uses(day: u32, until_day: u32) -> BTreeMap<ReplicaSetId, Use> {
+    let image = image(NEW_YEAR_S + day * DAY_S);
+    let until = at(NEW_YEAR_S + until_day * DAY_S).ts;
+    BTreeMap::from([(set(), Use { image, until })])
+}
+
 #[test]
 fn a_restore_cannot_begin_with_what_is_given_up() {
     let mut state = three();
@@ -250,8 +256,7 @@ fn a_restore_cannot_begin_with_what_is_given_up() {
         set: set(),
         request_json: "{}".to_owned(),
         created_ms: 0,
-        uses: Some(image(NEW_YEAR_S + day * DAY_S)),
-        until: at(NEW_YEAR_S + until_day * DAY_S).ts,
+        uses: uses(day, until_day),
     };
     done(&mut state, &expire("d0", DAY_30_MS));
     let refused = apply(&mut state, &create(1, 0, 0));

@@ -1,8 +1,8 @@
 //! Laws that hold for every command in every state that commands can reach.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use headwater_cluster::command::RestoreProgress;
+use headwater_cluster::command::{RestoreProgress, Use};
 use headwater_cluster::integrity::CheckState;
 use headwater_cluster::retention::Retention;
 use headwater_cluster::timetable::ReferenceTime;
@@ -262,11 +262,19 @@ fn any(rng: &mut StdRng) -> Command {
         },
         17 => Command::CreateRestore {
             token: rng.gen_range(0..50),
+            uses: match rng.gen_bool(0.5) {
+                true => BTreeMap::from([(
+                    set.clone(),
+                    Use {
+                        image,
+                        until: at(seconds).ts,
+                    },
+                )]),
+                false => BTreeMap::new(),
+            },
             set,
             request_json: "{}".to_owned(),
             created_ms: 1,
-            uses: rng.gen_bool(0.5).then_some(image),
-            until: at(seconds).ts,
         },
         18 => Command::UpdateRestore {
             id: rng.gen_range(0..5),

@@ -1,5 +1,7 @@
 //! Restores.
 
+use std::collections::BTreeMap;
+
 use headwater_cluster::{Command, NodeId, RefusalKind, Response, RestoreState, apply};
 use headwater_model::{Epoch, limits};
 
@@ -17,8 +19,7 @@ fn a_restore_asked_for_twice_with_one_token_is_one_restore() {
         set,
         request_json: "{}".to_owned(),
         created_ms: 0,
-        uses: None,
-        until: headwater_model::Ts::ZERO,
+        uses: BTreeMap::new(),
     };
     assert_eq!(apply(&mut state, &other).refusal(), Some(RefusalKind::Conflict));
 }

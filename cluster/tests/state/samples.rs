@@ -1,5 +1,7 @@
 //! A deployment to begin with, and one command of every kind.
 
+use std::collections::BTreeMap;
+
 use crate::checkpoint_samples::{
     cut_checkpoint, fail_checkpoint, note_checkpoint, of_waiting_checkpoints, open_checkpoint, set_sharding,
 };
@@ -160,8 +162,7 @@ pub fn restore(token: u64) -> Command {
         set: set(),
         request_json: r#"{"at":"latest"}"#.to_owned(),
         created_ms: 1_795_343_072_000,
-        uses: None,
-        until: Ts::new(200, 1),
+        uses: BTreeMap::new(),
     }
 }
 

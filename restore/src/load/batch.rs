@@ -125,7 +125,7 @@ impl Writer {
 }
 
 /// The command that inserts documents as they are, past validators, until a majority has them.
-pub(super) fn insert(collection: &str, documents: &[Bytes]) -> bson::error::Result<RawDocumentBuf> {
+pub(crate) fn insert(collection: &str, documents: &[Bytes]) -> bson::error::Result<RawDocumentBuf> {
     let bytes: usize = documents.iter().map(|d| d.len() + 8).sum();
     let mut writer = Writer::new(bytes + 256);
     writer.text("insert", collection);

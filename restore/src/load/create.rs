@@ -1,6 +1,7 @@
 //! What must be told to a server so that a collection becomes what it was. Pure.
 
-use bson::{Bson, Document, doc};
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, Document, doc};
 
 use crate::naming::{Item, Kind};
 use crate::timeseries;
@@ -85,6 +86,38 @@ pub(super) fn making(item: &Item) -> Making {
     making
 }
 
+/// The command that creates the collection of an item's documents under the UUID it had; `None` for what has none. Of a
+/// time-series collection that is the buckets: its own `create` finds them and adds the view.
+pub(super) fn with_uuid(item: &Item, making: &Making) -> Option<Document> {
+    let (data, made) = (item.data.as_ref()?, making.create.as_ref()?);
+    let name = item.to_data();
+    let mut create = match item.kind {
+        Kind::Collection => made.clone(),
+        Kind::TimeSeries => {
+            let mut create = doc! { "create": &name.coll };
+            let options = data.options.iter();
+            let kept = options.filter(|(name, _)| !matches!(name.as_str(), "uuid" | "expireAfterSeconds"));
+            create.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
+            create
+        }
+        _ => return None,
+    };
+    let on_id = data
+        .indexes
+        .iter()
+        .find(|index| index.get_str("name").is_ok_and(|name| name == "_id_"));
+    if let Some(on_id) = on_id {
+        // It is not made by itself here.
+        create.insert("idIndex", without_ns(on_id));
+    }
+    let uuid = Binary {
+        subtype: BinarySubtype::Uuid,
+        bytes: data.uuid.0.to_vec(),
+    };
+    let entry = doc! { "op": "c", "ns": format!("{}.$cmd", name.db), "ui": uuid, "o": create };
+    Some(doc! { "applyOps": [entry] })
+}
+
 fn number(value: &Bson) -> Option<i64> {
     match value {
         Bson::Int32(n) => Some(i64::from(*n)),
@@ -111,6 +144,17 @@ pub(super) fn without_collation_version(command: &Document) -> Option<Document> 
     let mut changed = strip(&mut command);
     if let Ok(index) = command.get_document_mut("idIndex") {
         changed |= strip(index);
+    }
+    for entry in command.get_array_mut("applyOps").into_iter().flatten() {
+        let created = entry
+            .as_document_mut()
+            .and_then(|entry| entry.get_document_mut("o").ok());
+        if let Some(created) = created
+            && let Some(bare) = without_collation_version(created)
+        {
+            *created = bare;
+            changed = true;
+        }
     }
     if let Ok(indexes) = command.get_array_mut("indexes") {
         for index in indexes.iter_mut().filter_map(Bson::as_document_mut) {

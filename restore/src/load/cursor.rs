@@ -53,6 +53,9 @@ impl Stage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     stages: BTreeMap<String, Stage>,
+    /// Of a sharded cluster that is made anew: the cursors of its shards.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    shards: BTreeMap<String, Cursor>,
 }
 
 impl Cursor {
@@ -65,11 +68,21 @@ impl Cursor {
         self.stages.insert(to.to_string(), stage);
     }
 
+    /// The cursor of a shard; empty if it was not begun.
+    pub(crate) fn of_shard(&self, shard: &str) -> Cursor {
+        self.shards.get(shard).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn set_shard(&mut self, shard: &str, cursor: Cursor) {
+        self.shards.insert(shard.to_owned(), cursor);
+    }
+
     /// Documents and bytes at the target.
     pub fn amount(&self) -> (u64, u64) {
-        self.stages
-            .values()
-            .map(Stage::amount)
+        let stages = self.stages.values().map(Stage::amount);
+        let shards = self.shards.values().map(Cursor::amount);
+        stages
+            .chain(shards)
             .fold((0, 0), |(d, b), (documents, bytes)| (d + documents, b + bytes))
     }
 }
@@ -174,5 +187,11 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<Cursor>(&json).unwrap(), cursor);
         assert_eq!(cursor.amount(), (4, 6));
+        let mut whole = Cursor::default();
+        whole.set_shard("sh0", cursor.clone());
+        whole.set_shard("sh1", cursor.clone());
+        let json = serde_json::to_string(&whole).unwrap();
+        assert_eq!(serde_json::from_str::<Cursor>(&json).unwrap(), whole);
+        assert_eq!((whole.amount(), whole.of_shard("sh1")), ((8, 12), cursor));
     }
 }

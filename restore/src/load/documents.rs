@@ -8,7 +8,7 @@ use futures::{StreamExt, future, stream};
 use headwater_model::Namespace;
 
 use super::batch::{self, Batch, Batcher};
-use super::create::{Making, without_collation_version};
+use super::create::{self, Making, without_collation_version};
 use super::cursor::{Arrived, Watermark};
 use super::target::{code, error_code};
 use super::{Load, LoadFault, Stage};
@@ -51,7 +51,7 @@ impl Load<'_> {
             if item.kind == Kind::TimeSeries {
                 self.drop(&item.to_data()).await?;
             }
-            match self.create(&item.to, making).await {
+            match self.create_as(item, making).await {
                 // An earlier try that was killed may have left a command on its way.
                 Err(LoadFault::Taken { .. }) if late > 0 => late -= 1,
                 created => break created?,
@@ -73,6 +73,20 @@ impl Load<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Creates a collection, under the UUID it had where that is asked for.
+    async fn create_as(&self, item: &Item, making: &Making) -> Result<(), LoadFault> {
+        let with_uuid = create::with_uuid(item, making).filter(|_| self.settings.keep_uuids);
+        if let Some(mut command) = with_uuid {
+            command.insert("writeConcern", doc! { "w": "majority" });
+            self.run_whatever_the_collation(&item.to_data(), &command, "create")
+                .await?;
+            if item.kind != Kind::TimeSeries {
+                return Ok(());
+            }
+        }
+        self.create(&item.to, making).await
     }
 
     pub(super) async fn create(&self, name: &Namespace, making: &Making) -> Result<(), LoadFault> {
@@ -265,7 +279,7 @@ fn number(value: &Bson) -> Option<u64> {
 }
 
 /// The documents that were there already; an error if that cannot be our own work, or anything else went wrong.
-pub(super) fn duplicates(reply: &Document, ours: bool) -> Result<u64, String> {
+pub(crate) fn duplicates(reply: &Document, ours: bool) -> Result<u64, String> {
     let mut duplicates = 0;
     for error in reply
         .get_array("writeErrors")

@@ -12,15 +12,15 @@
 //! goes on there. Batches that may have arrived before are sent again, and a document that is there already is ours.
 //! The user of the connection string needs the roles `restore` and `readWriteAnyDatabase`.
 
-mod batch;
+pub(crate) mod batch;
 mod create;
 mod cursor;
-mod documents;
+pub(crate) mod documents;
 mod fault;
 mod finish;
 mod ledger;
-mod prepare;
-mod target;
+pub(crate) mod prepare;
+pub(crate) mod target;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -49,6 +49,8 @@ pub struct Settings {
     pub drop: bool,
     /// `buildInfo.version` of the backup's source.
     pub source_version: String,
+    /// Whether collections keep their UUIDs, as shards of one cluster must have them.
+    pub keep_uuids: bool,
     /// `host:port` of the source's members: a target among them is refused. Empty to allow it.
     pub source_hosts: Vec<String>,
 }
@@ -61,6 +63,7 @@ impl Settings {
             writers: 4,
             collections: 4,
             drop: false,
+            keep_uuids: false,
             source_version,
             source_hosts: Vec::new(),
         }

@@ -88,13 +88,13 @@ fn unfit(about: &About, needed: &str, source_hosts: &[String]) -> Option<String>
     None
 }
 
-fn release(version: &str) -> Option<(u32, u32)> {
+pub(crate) fn release(version: &str) -> Option<(u32, u32)> {
     let mut parts = version.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// The feature compatibility version of the source at the instant restored.
-async fn source_fcv(source: &dyn Source) -> Result<Option<String>, SourceFault> {
+pub(crate) async fn source_fcv(source: &dyn Source) -> Result<Option<String>, SourceFault> {
     let name = Namespace::new("admin", "system.version");
     let Some(collection) = source.collections().into_iter().find(|c| c.namespace == name) else {
         return Ok(None);

@@ -24,7 +24,7 @@ const PATIENCE: [Duration; 7] = [
 /// How long one attempt looks for a primary.
 const SELECTION: Duration = Duration::from_secs(10);
 
-pub(super) mod code {
+pub(crate) mod code {
     pub const NAMESPACE_NOT_FOUND: i32 = 26;
     pub const NAMESPACE_EXISTS: i32 = 48;
     pub const UNAUTHORIZED: i32 = 13;
@@ -46,7 +46,7 @@ pub struct Target {
 
 /// What a target says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct About {
+pub(crate) struct About {
     pub version: String,
     pub fcv: String,
     pub hosts: BTreeSet<String>,
@@ -75,7 +75,7 @@ impl Target {
         &self.shown
     }
 
-    pub(super) async fn about(&self) -> Result<About, LoadFault> {
+    pub(crate) async fn about(&self) -> Result<About, LoadFault> {
         let hello = self.run("admin", &doc! { "hello": 1 }).await?;
         let build = self.run("admin", &doc! { "buildInfo": 1 }).await?;
         let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
@@ -124,19 +124,19 @@ impl Target {
     }
 
     /// Runs a command, patiently. What the server refuses for good is a fault.
-    pub(super) async fn run(&self, db: &str, command: &Document) -> Result<Document, LoadFault> {
+    pub(crate) async fn run(&self, db: &str, command: &Document) -> Result<Document, LoadFault> {
         let what = command.keys().next().cloned().unwrap_or_default();
         self.try_run(db, command).await.map_err(|e| self.fault(&what, &e))
     }
 
     /// As [`Target::run`], leaving the judgement of refusals to the caller.
-    pub(super) async fn try_run(&self, db: &str, command: &Document) -> Result<Document, Error> {
+    pub(crate) async fn try_run(&self, db: &str, command: &Document) -> Result<Document, Error> {
         let raw = RawDocumentBuf::try_from(command)?;
         self.run_raw(db, &raw).await.map(|(reply, _)| reply)
     }
 
     /// Runs a raw command; tells whether an earlier attempt may have had an effect.
-    pub(super) async fn run_raw(&self, db: &str, command: &RawDocumentBuf) -> Result<(Document, bool), Error> {
+    pub(crate) async fn run_raw(&self, db: &str, command: &RawDocumentBuf) -> Result<(Document, bool), Error> {
         let database = self.client.database(db);
         let mut pauses = PATIENCE.iter();
         let mut repeated = false;
@@ -158,7 +158,7 @@ impl Target {
         }
     }
 
-    pub(super) fn fault(&self, what: &str, error: &Error) -> LoadFault {
+    pub(crate) fn fault(&self, what: &str, error: &Error) -> LoadFault {
         let detail = error.to_string();
         match error_code(error) {
             Some(code::UNAUTHORIZED) => LoadFault::Unauthorized {
@@ -186,7 +186,7 @@ fn is_authentication(error: &Error) -> bool {
     matches!(*error.kind, ErrorKind::Authentication { .. })
 }
 
-pub(super) fn error_code(error: &Error) -> Option<i32> {
+pub(crate) fn error_code(error: &Error) -> Option<i32> {
     match &*error.kind {
         ErrorKind::Command(e) => Some(e.code),
         _ => None,

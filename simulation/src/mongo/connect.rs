@@ -1,6 +1,5 @@
 //! The agent's way to a replica set: in place of the driver.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,11 +16,12 @@ use super::server::{Refused, collection, reply};
 use super::set::{Mongo, Shared, lock};
 use crate::planted::{self, Bug};
 use crate::process::Life;
+use crate::trace;
 
 /// The replica sets of a world, as one process reaches them.
 pub struct Sources {
-    /// By the connection string.
-    pub sets: BTreeMap<String, Shared>,
+    /// All of them.
+    pub sets: Vec<Shared>,
     /// The process.
     pub life: Life,
     /// For the time commands take.
@@ -37,10 +37,12 @@ struct Deployment {
 #[async_trait]
 impl Connect for Sources {
     async fn connect(&self, uri: &str) -> Result<Arc<dyn Servers>, SourceError> {
-        let set = self
-            .sets
-            .get(uri)
-            .ok_or_else(|| SourceError::Uri(format!("nothing at {uri}")))?;
+        let is_meant = |set: &&Shared| {
+            let set = lock(set);
+            uri.ends_with(&format!("replicaSet={}", set.name)) && uri.contains(&set.members[0].address)
+        };
+        let set = self.sets.iter().find(is_meant);
+        let set = set.ok_or_else(|| SourceError::Uri(format!("nothing at {uri}")))?;
         let seed = self.rng.lock().unwrap_or_else(PoisonError::into_inner).next_u64();
         Ok(Arc::new(Deployment {
             set: set.clone(),
@@ -88,6 +90,49 @@ impl Deployment {
         };
         chosen.ok_or_else(|| SourceError::Lost(format!("no server for {to:?}")))
     }
+
+    /// Writes a note into the oplog, and answers once a majority has it, or after a while.
+    async fn note(&self, at: usize, command: &Document) -> Result<Document, SourceError> {
+        let failed = |code, name, words: &str| {
+            of_server(Refused {
+                code: (code, name),
+                words: words.to_owned(),
+            })
+        };
+        let written = {
+            let mut mongo = lock(&self.set);
+            if mongo.primary != at {
+                return Err(failed(10107, "NotWritablePrimary", "not primary"));
+            }
+            let data = command.get_document("data").cloned().unwrap_or_default();
+            let count = mongo.write(doc! { "op": "n", "ns": "", "o": data }, Vec::new());
+            (count, mongo.history.position(count))
+        };
+        trace::mark("source: note written");
+        let concern = command.get_document("writeConcern");
+        let within = concern.and_then(|concern| concern.get_i32("wtimeout")).unwrap_or(5000);
+        let began = tokio::time::Instant::now();
+        let time = bson::Timestamp::from(written.1.ts);
+        loop {
+            match lock(&self.set).is_durable(written) {
+                Some(true) => return Ok(doc! { "ok": 1.0, "operationTime": time }),
+                Some(false) => {}
+                None => {
+                    return Err(failed(
+                        11602,
+                        "InterruptedDueToReplStateChange",
+                        "operation was interrupted",
+                    ));
+                }
+            }
+            if began.elapsed() >= Duration::from_millis(within.unsigned_abs().into()) {
+                trace::mark("source: note not committed in time");
+                let error = doc! { "code": 64, "codeName": "WriteConcernFailed" };
+                return Ok(doc! { "ok": 1.0, "operationTime": time, "writeConcernError": error });
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
 }
 
 #[async_trait]
@@ -99,9 +144,12 @@ impl Servers for Deployment {
     async fn command(&self, to: &To, db: &str, command: Document) -> Result<Document, SourceError> {
         self.travel().await;
         let at = self.choose(to)?;
-        let answer = lock(&self.set).answer(at, db, &command);
+        let answer = match command.contains_key("appendOplogNote") {
+            true => self.note(at, &command).await,
+            false => lock(&self.set).answer(at, db, &command).map_err(of_server),
+        };
         self.travel().await;
-        answer.map_err(of_server)
+        answer
     }
 
     async fn cursor(
@@ -244,6 +292,9 @@ impl Cursor {
                 let upto = view.min(*sent + most);
                 let entries = (*sent + 1..=upto).filter_map(|count| mongo.history.entry(count));
                 let mut entries: Vec<RawDocumentBuf> = entries.map(|entry| entry.bytes.clone()).collect();
+                if planted::is(Bug::TailSkipsMigrated) {
+                    entries.retain(|entry| !entry.get_bool("fromMigrate").unwrap_or(false));
+                }
                 if entries.len() > 3 && planted::strikes(Bug::TailSkipsEntry, 5) {
                     entries.remove(1);
                 }

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bson::{Binary, Document, RawDocumentBuf, Timestamp, doc, spec::BinarySubtype};
 use headwater_model::{CollectionUuid, Optime, Ts};
 
+use crate::planted::{self, Bug};
+
 /// How many entries of the oplog have been applied. State and members are named by it.
 pub type Count = usize;
 
@@ -87,6 +89,23 @@ pub struct Transaction {
     pub effects: Vec<Effect>,
     /// The count at which it was decided.
     pub decided: Option<Count>,
+    /// The cluster time it is committed at; `None` while it is not decided, and when it was aborted.
+    pub commit: Option<Ts>,
+    /// Whether several shards take part, so that somebody else decides.
+    pub is_shared: bool,
+}
+
+/// What became of a transaction that was prepared at or before a cluster time and decided after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// It belongs to that time, though its commit's entry lies after it.
+    Committed,
+    /// It belongs to a later time.
+    CommittedLater,
+    /// It never was.
+    Aborted,
+    /// Nobody knows yet.
+    Undecided,
 }
 
 /// See the module.
@@ -121,9 +140,9 @@ impl History {
         self.entries.partition_point(|entry| entry.at.ts <= ts)
     }
 
-    /// Appends an entry; gives the new count. `fields` are those after `ts` and `t`.
-    pub fn push(&mut self, seconds: u32, term: i64, fields: Document, effects: Vec<Effect>) -> Count {
-        let last = self.entries.last().map_or(Ts::ZERO, |entry| entry.at.ts);
+    /// Appends an entry after the cluster time `after`; gives the new count. `fields` are those after `ts` and `t`.
+    pub fn push(&mut self, seconds: u32, after: Ts, term: i64, fields: Document, effects: Vec<Effect>) -> Count {
+        let last = self.entries.last().map_or(Ts::ZERO, |entry| entry.at.ts).max(after);
         let ts = Ts::new(seconds, 1).max(Ts::new(last.seconds(), last.ordinal() + 1));
         let mut entry = fields;
         entry.insert("ts", Timestamp::from(ts));
@@ -178,7 +197,7 @@ impl History {
         let positions: Vec<Optime> = self.entries.iter().map(|entry| entry.at).collect();
         for transaction in &mut self.transactions {
             if transaction.decided.is_some_and(|decided| decided > count) {
-                transaction.decided = None;
+                (transaction.decided, transaction.commit) = (None, None);
             }
             if transaction.last.0 > count {
                 // A part of a chain is gone, or the commit: what is left stands at the newest entry that stayed.
@@ -217,6 +236,48 @@ impl History {
             .into_iter()
             .flatten()
             .filter_map(move |(record, versions)| Some((*record, versions.at(count)?)))
+    }
+
+    /// Transactions that were prepared at or before a cluster time and decided after it, and what became of them.
+    pub fn prepared(&self, at: Ts) -> impl Iterator<Item = (&Transaction, Fate)> {
+        let prepared = self.open(self.count_at(at)).filter(|transaction| transaction.prepared);
+        prepared.map(move |transaction| {
+            let fate = match (transaction.decided, transaction.commit) {
+                (None, _) => Fate::Undecided,
+                (Some(_), None) => Fate::Aborted,
+                (Some(_), Some(commit)) if commit <= at => Fate::Committed,
+                (Some(_), Some(_)) => Fate::CommittedLater,
+            };
+            (transaction, fate)
+        })
+    }
+
+    /// Documents at a cluster time, by their numbers: plain entries up to it, and prepared transactions that are committed at
+    /// or before it, wherever their commits lie.
+    pub fn documents_at(&self, uuid: CollectionUuid, at: Ts) -> BTreeMap<i64, &Document> {
+        let mut documents: BTreeMap<i64, &Document> = self.documents(uuid, self.count_at(at), 0).collect();
+        let belongs = |fate: Fate| match fate {
+            Fate::Committed => !planted::is(Bug::CutByCommitEntry),
+            Fate::CommittedLater => planted::is(Bug::CutTakesPrepared),
+            Fate::Aborted | Fate::Undecided => false,
+        };
+        for (transaction, _) in self.prepared(at).filter(|(_, fate)| belongs(*fate)) {
+            for effect in &transaction.effects {
+                match effect {
+                    Effect::Put(of, record, document) if *of == uuid => _ = documents.insert(*record, document),
+                    Effect::Remove(of, record) if *of == uuid => _ = documents.remove(record),
+                    _ => {}
+                }
+            }
+        }
+        documents
+    }
+
+    /// A collection by its name at a count.
+    pub fn named(&self, db: &str, name: &str, count: Count) -> Option<CollectionUuid> {
+        let mut all = self.collections(count);
+        all.find(|(_, meta)| meta.db == db && meta.name == name)
+            .map(|(uuid, _)| uuid)
     }
 
     /// One document at a count.

@@ -4,7 +4,7 @@ use bson::{Bson, Document, RawDocumentBuf, doc};
 use headwater_model::{CollectionUuid, Ts};
 
 use super::history::{Count, Meta, binary, id_index};
-use super::set::Mongo;
+use super::set::{Mongo, Role};
 use crate::planted::{self, Bug};
 
 /// A server's error.
@@ -61,11 +61,15 @@ impl Mongo {
         let member = &self.members[at];
         let hosts: Vec<&str> = self.members.iter().map(|member| member.address.as_str()).collect();
         let known = self.history.position(member.known.min(member.applied));
-        doc! {
-            "setName": "rs0", "me": &member.address, "hosts": hosts,
+        let mut hello = doc! {
+            "setName": &self.name, "me": &member.address, "hosts": hosts,
             "isWritablePrimary": at == self.primary, "secondary": at != self.primary,
             "lastWrite": { "majorityOpTime": { "ts": bson::Timestamp::from(known.ts), "t": known.term } }, "ok": 1.0,
+        };
+        if self.role == Role::ConfigServers {
+            hello.insert("configsvr", 2);
         }
+        hello
     }
 
     fn databases(&self, at: usize) -> Document {
@@ -127,13 +131,29 @@ impl Mongo {
         match (db, command.get_str("find")) {
             ("local", Ok("oplog.rs")) => Ok(self.oplog(at, command)),
             ("config", Ok("transactions")) => Ok(self.transactions(at)),
+            ("admin", Ok("system.version")) if asks_for(command, "shardIdentity") => Ok(self.identity()),
             ("admin", Ok("system.version")) => {
                 let version = &self.draw.version[..3];
                 Ok(vec![doc! { "_id": "featureCompatibilityVersion", "version": version }])
             }
-            (_, Ok(_)) => Ok(Vec::new()),
+            (db, Ok(name)) => Ok(self.by_name(db, name, self.view(at, command))),
             (_, Err(_)) => self.by_ids(at, command),
         }
+    }
+
+    /// What a shard knows of itself.
+    fn identity(&self) -> Vec<Document> {
+        match self.role {
+            Role::Shard => vec![doc! { "_id": "shardIdentity", "shardName": &self.name }],
+            Role::Plain | Role::ConfigServers => Vec::new(),
+        }
+    }
+
+    /// All documents of a small collection.
+    fn by_name(&self, db: &str, name: &str, view: Count) -> Vec<Document> {
+        let found = self.history.named(db, name, view).into_iter();
+        let documents = found.flat_map(|uuid| self.history.documents(uuid, view, 0));
+        documents.map(|(_, document)| document.clone()).collect()
     }
 
     /// Single entries of the oplog, for a look at a position.
@@ -183,6 +203,12 @@ impl Mongo {
             .cloned()
             .collect())
     }
+}
+
+/// Whether a command asks for the document of this id.
+fn asks_for(command: &Document, id: &str) -> bool {
+    let filter = command.get_document("filter");
+    filter.is_ok_and(|filter| filter.get_str("_id").is_ok_and(|asked| asked == id))
 }
 
 fn uuid_bytes(value: Option<&Bson>) -> Option<Vec<u8>> {

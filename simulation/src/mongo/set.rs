@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bson::doc;
-use headwater_model::CollectionUuid;
+use headwater_model::{CollectionUuid, Optime, Ts};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use tokio::time::Instant;
@@ -26,6 +26,19 @@ pub struct MongoDraw {
     pub lag_ms: u64,
     /// Documents in one batch of a cursor.
     pub batch: usize,
+    /// Seconds that its clocks are ahead.
+    pub skew_s: u32,
+}
+
+/// What a replica set is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// One by itself.
+    Plain,
+    /// The config servers of a sharded cluster.
+    ConfigServers,
+    /// A shard, called as its replica set is.
+    Shard,
 }
 
 /// One server.
@@ -49,6 +62,12 @@ pub struct Member {
 pub struct Mongo {
     /// What it was drawn to be.
     pub draw: MongoDraw,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub role: Role,
+    /// The greatest cluster time it was told of by others.
+    pub clock: Ts,
     /// The oplog of the primary, and the state it makes.
     pub history: History,
     /// The members.
@@ -78,9 +97,14 @@ const NOOP_EVERY: Duration = Duration::from_secs(10);
 
 impl Mongo {
     /// A replica set that was just initiated.
-    pub fn new(seed: u64, draw: MongoDraw) -> Mongo {
+    pub fn new(seed: u64, name: &str, role: Role, draw: MongoDraw) -> Mongo {
+        let prefix = if role == Role::Plain {
+            String::new()
+        } else {
+            format!("{name}-")
+        };
         let members = (0..draw.members).map(|at| Member {
-            address: format!("m{at}:27017"),
+            address: format!("{prefix}m{at}:27017"),
             applied: 0,
             known: 0,
             down_until: None,
@@ -90,6 +114,9 @@ impl Mongo {
         let mut mongo = Mongo {
             members: members.collect(),
             draw,
+            name: name.to_owned(),
+            role,
+            clock: Ts::ZERO,
             history: History::default(),
             primary: 0,
             term: 1,
@@ -100,11 +127,17 @@ impl Mongo {
         };
         mongo.noop("initiating set");
         mongo.noop("new primary");
-        for at in 0..mongo.members.len() {
-            mongo.members[at].applied = mongo.history.count();
-        }
-        mongo.settle();
+        mongo.level();
         mongo
+    }
+
+    /// Every member has everything now.
+    pub fn level(&mut self) {
+        let newest = self.history.count();
+        for member in &mut self.members {
+            member.applied = newest;
+        }
+        self.settle();
     }
 
     /// Whether update entries carry diffs.
@@ -127,7 +160,8 @@ impl Mongo {
     /// The primary writes an entry.
     pub fn write(&mut self, fields: bson::Document, effects: Vec<Effect>) -> Count {
         let seconds = u32::try_from(BEGIN_SECONDS + (time::elapsed_ms() / 1000) as i64).unwrap_or(u32::MAX);
-        let count = self.history.push(seconds, self.term, fields, effects);
+        let seconds = seconds.saturating_add(self.draw.skew_s);
+        let count = self.history.push(seconds, self.clock, self.term, fields, effects);
         self.members[self.primary].applied = count;
         self.last_write = Some(Instant::now());
         self.settle();
@@ -136,6 +170,21 @@ impl Mongo {
 
     fn noop(&mut self, message: &str) {
         self.write(doc! { "op": "n", "ns": "", "o": { "msg": message } }, Vec::new());
+    }
+
+    /// The cluster time as it knows it.
+    pub fn now(&self) -> Ts {
+        self.clock.max(self.history.position(self.history.count()).ts)
+    }
+
+    /// Is told a cluster time: whatever is written from now on comes after it.
+    pub fn learn(&mut self, time: Ts) {
+        self.clock = self.clock.max(time);
+    }
+
+    /// Whether an entry is there as it was written; `None` when it was taken back, and whether a majority has it.
+    pub fn is_durable(&self, (count, position): (Count, Optime)) -> Option<bool> {
+        (self.history.position(count) == position).then_some(self.committed >= count)
     }
 
     /// Whether a member answers.
@@ -225,25 +274,37 @@ impl Mongo {
             .collect();
         for at in open {
             trace::mark("source: transaction aborted by an election");
-            self.decide(at, false);
+            self.decide(at, None);
         }
     }
 
-    /// Writes the end of an open transaction.
-    pub fn decide(&mut self, at: usize, commit: bool) {
+    /// Writes the end of an open transaction: it is committed at a cluster time, or aborted.
+    pub fn decide(&mut self, at: usize, commit: Option<Ts>) -> Count {
         let transaction = self.history.transactions[at].clone();
         let (session, number) = transaction.session.clone();
         let o = match commit {
-            true => doc! { "commitTransaction": 1, "commitTimestamp": bson::Timestamp::from(transaction.last.1.ts) },
-            false => doc! { "abortTransaction": 1 },
+            Some(time) => doc! { "commitTransaction": 1, "commitTimestamp": bson::Timestamp::from(time) },
+            None => doc! { "abortTransaction": 1 },
         };
         let fields = doc! {
             "op": "c", "ns": "admin.$cmd", "o": o, "lsid": session, "txnNumber": number,
             "prevOpTime": { "ts": bson::Timestamp::from(transaction.last.1.ts), "t": transaction.last.1.term },
         };
-        let effects = if commit { transaction.effects } else { Vec::new() };
+        let effects = if commit.is_some() {
+            transaction.effects
+        } else {
+            Vec::new()
+        };
         let count = self.write(fields, effects);
-        self.history.transactions[at].decided = Some(count);
+        let transaction = &mut self.history.transactions[at];
+        (transaction.decided, transaction.commit) = (Some(count), commit);
+        count
+    }
+
+    /// Ends a transaction of this replica set alone.
+    pub fn decide_alone(&mut self, at: usize, commit: bool) {
+        let prepared = self.history.transactions[at].last.1.ts;
+        self.decide(at, commit.then_some(prepared));
     }
 
     /// A member is restarted: it is away for a while, and then knows less of what is committed than before.

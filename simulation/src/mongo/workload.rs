@@ -5,7 +5,7 @@ use headwater_model::{CollectionUuid, Optime, Ts};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::history::{Effect, Meta, Transaction, binary, id_index};
+use super::history::{Count, Effect, Meta, Transaction, binary, id_index};
 use super::set::Mongo;
 use super::update;
 use crate::trace;
@@ -45,19 +45,23 @@ pub fn step(mongo: &mut Mongo, rng: &mut StdRng, draw: &WorkloadDraw) {
         .history
         .transactions
         .iter()
-        .position(|t| t.decided.is_none() && t.prepared);
+        .position(|t| t.decided.is_none() && t.prepared && !t.is_shared);
     if let Some(at) = open
         && rng.gen_bool(0.1)
     {
         let commit = rng.gen_bool(0.7);
-        mongo.decide(at, commit);
+        mongo.decide_alone(at, commit);
     }
 }
 
 /// Ends what is undecided: the load is over.
 pub fn finish(mongo: &mut Mongo) {
-    while let Some(at) = mongo.history.transactions.iter().position(|t| t.decided.is_none()) {
-        mongo.decide(at, true);
+    let open = |mongo: &Mongo| {
+        let mut all = mongo.history.transactions.iter();
+        all.position(|t| t.decided.is_none() && !t.is_shared)
+    };
+    while let Some(at) = open(mongo) {
+        mongo.decide_alone(at, true);
     }
 }
 
@@ -73,9 +77,18 @@ pub fn prepare(mongo: &mut Mongo, rng: &mut StdRng, draw: &WorkloadDraw) {
     }
 }
 
+/// The cluster's own and the bank's collections are left to them.
+fn is_of_users(meta: &Meta) -> bool {
+    !matches!(meta.db.as_str(), "config" | "bank")
+}
+
 fn some_collection(mongo: &Mongo, rng: &mut StdRng) -> Option<(CollectionUuid, Meta)> {
     let now = mongo.history.count();
-    let all: Vec<_> = mongo.history.collections(now).collect();
+    let all: Vec<_> = mongo
+        .history
+        .collections(now)
+        .filter(|(_, meta)| is_of_users(meta))
+        .collect();
     if all.is_empty() {
         return None;
     }
@@ -148,7 +161,8 @@ fn insert(mongo: &mut Mongo, rng: &mut StdRng, draw: &WorkloadDraw) -> Option<(D
     Some((operation, Effect::Put(uuid, record, document)))
 }
 
-fn session(rng: &mut StdRng) -> (Document, i64) {
+/// A new session, and a number in it.
+pub fn session(rng: &mut StdRng) -> (Document, i64) {
     let uuid = binary(CollectionUuid(rng.r#gen()));
     let uid = bson::Binary {
         subtype: bson::spec::BinarySubtype::Generic,
@@ -169,26 +183,17 @@ fn transaction(mongo: &mut Mongo, rng: &mut StdRng, draw: &WorkloadDraw) {
         return;
     }
     let session = session(rng);
-    let entry = |part: &[Document], flags: Document, previous: Optime| {
-        let mut o = doc! { "applyOps": part.to_vec() };
-        o.extend(flags);
-        let (ts, t) = if previous == Optime::ZERO {
-            (Ts::ZERO, -1)
-        } else {
-            (previous.ts, previous.term)
-        };
-        doc! {
-            "op": "c", "ns": "admin.$cmd", "o": o, "lsid": session.0.clone(), "txnNumber": session.1, "stmtId": 0,
-            "prevOpTime": { "ts": bson::Timestamp::from(ts), "t": t },
-        }
-    };
+    let entry = |part: &[Document], flags: Document, previous: Optime| apply_ops(&session, part, flags, previous);
     match rng.gen_range(0..4) {
-        0 => prepared(
-            mongo,
-            entry(&operations, doc! { "prepare": true }, Optime::ZERO),
-            &session,
-            effects,
-        ),
+        0 => {
+            _ = prepared(
+                mongo,
+                entry(&operations, doc! { "prepare": true }, Optime::ZERO),
+                &session,
+                effects,
+                false,
+            )
+        }
         1 if operations.len() > 1 => {
             trace::mark("source: transaction of several entries");
             let cut = operations.len() / 2;
@@ -208,6 +213,8 @@ fn transaction(mongo: &mut Mongo, rng: &mut StdRng, draw: &WorkloadDraw) {
                 prepared: false,
                 effects,
                 decided: Some(last),
+                commit: None,
+                is_shared: false,
             });
         }
         _ => {
@@ -216,7 +223,29 @@ fn transaction(mongo: &mut Mongo, rng: &mut StdRng, draw: &WorkloadDraw) {
     }
 }
 
-fn prepared(mongo: &mut Mongo, entry: Document, session: &(Document, i64), effects: Vec<Effect>) {
+/// An entry of a transaction.
+pub fn apply_ops(session: &(Document, i64), part: &[Document], flags: Document, previous: Optime) -> Document {
+    let mut o = doc! { "applyOps": part.to_vec() };
+    o.extend(flags);
+    let (ts, t) = if previous == Optime::ZERO {
+        (Ts::ZERO, -1)
+    } else {
+        (previous.ts, previous.term)
+    };
+    doc! {
+        "op": "c", "ns": "admin.$cmd", "o": o, "lsid": session.0.clone(), "txnNumber": session.1, "stmtId": 0,
+        "prevOpTime": { "ts": bson::Timestamp::from(ts), "t": t },
+    }
+}
+
+/// Writes the entry that prepares a transaction; gives where.
+pub fn prepared(
+    mongo: &mut Mongo,
+    entry: Document,
+    session: &(Document, i64),
+    effects: Vec<Effect>,
+    is_shared: bool,
+) -> (Count, Optime) {
     trace::mark("source: prepared transaction");
     let first = mongo.write(entry, Vec::new());
     let at = mongo.history.position(first);
@@ -227,7 +256,10 @@ fn prepared(mongo: &mut Mongo, entry: Document, session: &(Document, i64), effec
         prepared: true,
         effects,
         decided: None,
+        commit: None,
+        is_shared,
     });
+    (first, at)
 }
 
 /// Creates a collection under a name that was never used.

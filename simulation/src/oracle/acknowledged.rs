@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use headwater_model::{Incarnation, Optime};
+use headwater_model::{Incarnation, Optime, ReplicaSetId};
 use headwater_protocol::agent::OplogAck;
 use headwater_protocol::frame::{Frame, FrameKind};
 use headwater_protocol::slices::OplogSliceHeader;
@@ -37,7 +37,7 @@ pub enum Lost {
 /// What agents were told.
 #[derive(Debug, Default)]
 pub struct Acknowledged {
-    tips: BTreeMap<Incarnation, Optime>,
+    tips: BTreeMap<(ReplicaSetId, Incarnation), Optime>,
 }
 
 impl Acknowledged {
@@ -55,7 +55,10 @@ impl Acknowledged {
                 what: format!("oplog slice from {} to {}", header.first, header.last),
             });
         }
-        let tip = self.tips.entry(header.incarnation).or_insert(Optime::ZERO);
+        let tip = self
+            .tips
+            .entry((header.replica_set, header.incarnation))
+            .or_insert(Optime::ZERO);
         *tip = (*tip).max(header.last).max(ack.tip);
         Ok(())
     }
@@ -71,20 +74,28 @@ impl Acknowledged {
     }
 
     /// Whether all of it is stored, but for ended histories that were given up.
-    pub fn within(&self, stored: &[Stored], given_up: &BTreeMap<Incarnation, Optime>) -> Result<(), Lost> {
-        let is_given_up = |incarnation: &Incarnation| {
-            let ended = self.tips.keys().next_back() != Some(incarnation);
-            ended && given_up.get(incarnation).is_some_and(|floor| *floor > Optime::ZERO)
+    pub fn within(
+        &self,
+        set: &ReplicaSetId,
+        stored: &[Stored],
+        given_up: &BTreeMap<(ReplicaSetId, Incarnation), Optime>,
+    ) -> Result<(), Lost> {
+        let tips = self.tips.iter().filter(|((of, _), _)| of == set);
+        let tips: Vec<(Incarnation, Optime)> = tips.map(|((_, incarnation), tip)| (*incarnation, *tip)).collect();
+        let newest = tips.last().map(|(incarnation, _)| *incarnation);
+        let is_given_up = |incarnation: Incarnation| {
+            let floor = given_up.get(&(set.clone(), incarnation));
+            newest != Some(incarnation) && floor.is_some_and(|floor| *floor > Optime::ZERO)
         };
-        for (incarnation, acknowledged) in self.tips.iter().filter(|(incarnation, _)| !is_given_up(incarnation)) {
+        for (incarnation, acknowledged) in tips.into_iter().filter(|(incarnation, _)| !is_given_up(*incarnation)) {
             let found = stored
                 .iter()
-                .find(|stored| stored.incarnation == *incarnation)
+                .find(|stored| stored.incarnation == incarnation)
                 .map(|stored| stored.tip);
-            if found.is_none_or(|tip| tip < *acknowledged) {
+            if found.is_none_or(|tip| tip < acknowledged) {
                 return Err(Lost::Gone {
-                    incarnation: *incarnation,
-                    acknowledged: *acknowledged,
+                    incarnation,
+                    acknowledged,
                     stored: found,
                 });
             }

@@ -86,7 +86,7 @@ pub struct Catalog {
     may_vanish: BTreeSet<SnapshotId>,
     proven: BTreeSet<(ReplicaSetId, Incarnation, String)>,
     /// Up to where the oplog of a history is given up.
-    pub floors: BTreeMap<Incarnation, Optime>,
+    pub floors: BTreeMap<(ReplicaSetId, Incarnation), Optime>,
 }
 
 impl Catalog {
@@ -136,8 +136,7 @@ impl Catalog {
         if !state.oplog_floors.is_empty() {
             trace::mark("oplog given up");
             let floors = state.oplog_floors.iter();
-            self.floors
-                .extend(floors.map(|((_, incarnation), floor)| (*incarnation, *floor)));
+            self.floors.extend(floors.map(|(key, floor)| (key.clone(), *floor)));
         }
         let mut complete = BTreeMap::new();
         for ((set, id), snapshot) in &state.snapshots {

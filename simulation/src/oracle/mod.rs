@@ -7,6 +7,8 @@ pub mod acknowledged;
 pub mod applied;
 pub mod catalog;
 pub mod chain;
+pub mod checkpoint;
+pub mod cut;
 pub mod integrity;
 pub mod raft;
 pub mod restored;
@@ -17,7 +19,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use headwater_cluster::State;
-use headwater_protocol::admin::Status;
+use headwater_model::ReplicaSetId;
+use headwater_protocol::admin::{Status, Timeline};
 use headwater_protocol::agent::OplogAck;
 
 use crate::mongo::Shared;
@@ -34,7 +37,7 @@ pub struct Invariant {
 }
 
 /// Every invariant that is watched.
-pub const INDEX: [Invariant; 15] = [
+pub const INDEX: [Invariant; 17] = [
     Invariant {
         name: "acknowledged means durable",
         reason: "the agent forgets what was acknowledged; the source may have dropped it from its oplog",
@@ -74,6 +77,14 @@ pub const INDEX: [Invariant; 15] = [
     Invariant {
         name: "a restore equals the source",
         reason: "it is what a backup is for",
+    },
+    Invariant {
+        name: "a checkpoint is one cut",
+        reason: "shards that are restored to different instants make or lose what moved between them",
+    },
+    Invariant {
+        name: "a checkpoint is sealed for all or for none",
+        reason: "a snapshot of a cluster without one of its shards is no snapshot of the cluster",
     },
     Invariant {
         name: "one writer per epoch",
@@ -121,6 +132,12 @@ pub enum Violation {
     /// See [`restored`].
     #[error(transparent)]
     Restored(#[from] restored::Differs),
+    /// See [`cut`].
+    #[error(transparent)]
+    Cut(#[from] cut::Torn),
+    /// See [`checkpoint`].
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Partial),
     /// See [`integrity`].
     #[error(transparent)]
     Integrity(#[from] integrity::Misjudged),
@@ -140,28 +157,30 @@ pub enum Violation {
 pub struct Oracle {
     inner: Rc<RefCell<Inner>>,
     store: Store,
-    source: Shared,
+    sets: Vec<Shared>,
 }
 
 struct Inner {
     acknowledged: acknowledged::Acknowledged,
     applied: applied::Applied,
     catalog: catalog::Catalog,
+    checkpoints: checkpoint::Checkpoints,
     violation: Option<Violation>,
 }
 
 impl Oracle {
     /// Oracles for a world with this store and this source.
-    pub fn new(store: Store, source: Shared) -> Oracle {
+    pub fn new(store: Store, sets: Vec<Shared>) -> Oracle {
         Oracle {
             inner: Rc::new(RefCell::new(Inner {
                 acknowledged: acknowledged::Acknowledged::default(),
                 applied: applied::Applied::default(),
                 catalog: catalog::Catalog::default(),
+                checkpoints: checkpoint::Checkpoints::default(),
                 violation: None,
             })),
             store,
-            source,
+            sets,
         }
     }
 
@@ -186,9 +205,9 @@ impl Oracle {
         &self.store
     }
 
-    /// The source.
-    pub fn source(&self) -> &Shared {
-        &self.source
+    /// The source: one replica set, or the config servers and the shards of a cluster.
+    pub fn sets(&self) -> &[Shared] {
+        &self.sets
     }
 
     fn judge<V: Into<Violation>>(&self, judge: impl FnOnce(&mut Inner, &Store) -> Result<(), V>) {
@@ -216,6 +235,14 @@ impl Oracle {
     /// The control state of a daemon is this now.
     pub fn state(&self, daemon: u64, state: &State) {
         self.judge(|inner, store| inner.catalog.state(daemon, state, store));
+        self.judge(|inner, _| inner.checkpoints.state(daemon, state));
+    }
+
+    /// A user is told what can be restored.
+    pub fn offered(&self, timeline: &Timeline) {
+        if self.sets.len() > 1 {
+            self.judge(|_, _| checkpoint::offered(timeline, self.sets.len()));
+        }
     }
 
     /// A user asked for this snapshot, or a deployment, to go.
@@ -224,8 +251,8 @@ impl Oracle {
     }
 
     /// Whether every acknowledged slice lies within what is stored of its incarnation.
-    pub fn acknowledged_within(&self, stored: &[chain::Stored]) -> Result<(), Violation> {
+    pub fn acknowledged_within(&self, set: &ReplicaSetId, stored: &[chain::Stored]) -> Result<(), Violation> {
         let inner = self.inner.borrow();
-        Ok(inner.acknowledged.within(stored, &inner.catalog.floors)?)
+        Ok(inner.acknowledged.within(set, stored, &inner.catalog.floors)?)
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use headwater_model::{Namespace, Ts};
 use headwater_restore::dump::{ArchiveParser, Event};
 
+use crate::mongo::history::Meta;
 use crate::mongo::{Mongo, set};
 use crate::planted::{self, Bug};
 
@@ -28,9 +29,53 @@ struct Contents {
     documents: Vec<Vec<u8>>,
 }
 
-/// Holds an archive of the instant `at` against the source.
-pub fn check(archive: &Bytes, at: Ts, source: &set::Shared) -> Result<u64, Differs> {
-    let differs = |what: String| Differs { at, what };
+/// What an instant is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instant {
+    /// A place in one oplog.
+    Entry(Ts),
+    /// A time of a sharded cluster.
+    Cluster(Ts),
+    /// A snapshot of one member of a cluster alone: what was prepared by then may count or not.
+    Member(Ts),
+}
+
+impl Instant {
+    /// As a position.
+    pub fn ts(self) -> Ts {
+        match self {
+            Instant::Entry(at) | Instant::Cluster(at) | Instant::Member(at) => at,
+        }
+    }
+}
+
+/// What came out of a restore.
+#[derive(Debug)]
+pub struct Restored(BTreeMap<Namespace, Contents>);
+
+impl Restored {
+    /// How many documents.
+    pub fn documents(&self) -> u64 {
+        self.0.values().map(|contents| contents.documents.len() as u64).sum()
+    }
+
+    /// What an account of the bank holds, if it is there.
+    pub fn balance(&self, account: i64) -> Option<i64> {
+        let bank = self.0.get(&Namespace::new("bank", "accounts"))?;
+        bank.documents.iter().find_map(|bytes| {
+            let document = bson::RawDocument::from_bytes(bytes).ok()?;
+            let is_meant = document.get_i64("_id").ok()? == account;
+            is_meant.then(|| document.get_i64("balance").ok())?
+        })
+    }
+}
+
+/// Holds an archive of an instant against the source.
+pub fn check(archive: &Bytes, at: Instant, source: &set::Shared) -> Result<Restored, Differs> {
+    let differs = |what: String| Differs {
+        at: at.ts(),
+        what: format!("{} {what}", set::lock(source).name),
+    };
     let found = read(archive).map_err(differs)?;
     let wanted = wanted(&set::lock(source), at);
     for (namespace, contents) in &wanted {
@@ -42,7 +87,7 @@ pub fn check(archive: &Bytes, at: Ts, source: &set::Shared) -> Result<u64, Diffe
     if let Some(other) = found.keys().find(|namespace| !wanted.contains_key(*namespace)) {
         return Err(differs(format!("{other} should not be there")));
     }
-    Ok(wanted.values().map(|contents| contents.documents.len() as u64).sum())
+    Ok(Restored(found))
 }
 
 fn compare(namespace: &Namespace, wanted: &Contents, found: &Contents) -> Result<(), String> {
@@ -84,14 +129,22 @@ fn compare(namespace: &Namespace, wanted: &Contents, found: &Contents) -> Result
     }
 }
 
-fn wanted(source: &Mongo, at: Ts) -> BTreeMap<Namespace, Contents> {
-    let mut count = source.history.count_at(at);
+/// Of the cluster's own collections users get their settings only.
+fn is_restored(meta: &Meta) -> bool {
+    meta.db != "config" || meta.name == "settings"
+}
+
+fn wanted(source: &Mongo, at: Instant) -> BTreeMap<Namespace, Contents> {
+    let mut count = source.history.count_at(at.ts());
     if planted::is(Bug::RestoreStopsShort) {
         count -= 1;
     }
-    let collections = source.history.collections(count);
+    let collections = source.history.collections(count).filter(|(_, meta)| is_restored(meta));
     let contents = collections.map(|(uuid, meta)| {
-        let documents = source.history.documents(uuid, count, 0);
+        let documents: Vec<&Document> = match at {
+            Instant::Entry(_) => source.history.documents(uuid, count, 0).map(|(_, d)| d).collect(),
+            Instant::Cluster(at) | Instant::Member(at) => source.history.documents_at(uuid, at).into_values().collect(),
+        };
         let mut contents = Contents {
             options: canonical(&Bson::Document(meta.options.clone())),
             indexes: meta
@@ -99,7 +152,10 @@ fn wanted(source: &Mongo, at: Ts) -> BTreeMap<Namespace, Contents> {
                 .iter()
                 .map(|index| canonical(&Bson::Document(index.clone())))
                 .collect(),
-            documents: documents.filter_map(|(_, d)| bson::serialize_to_vec(d).ok()).collect(),
+            documents: documents
+                .into_iter()
+                .filter_map(|d| bson::serialize_to_vec(d).ok())
+                .collect(),
         };
         contents.indexes.sort();
         contents.documents.sort();

@@ -72,12 +72,18 @@ impl Router {
 
     /// Shards a new collection by a field that holds integers.
     pub async fn shard_collection(&mut self, ns: &str, field: &str) -> Result<()> {
+        self.shard_collection_by(ns, doc! { "shardKey": { field: 1 }, "unique": false })
+            .await
+    }
+
+    /// Shards a new collection as `how` says: `shardKey` and what else the command takes.
+    pub async fn shard_collection_by(&mut self, ns: &str, how: Document) -> Result<()> {
         let (db, collection) = split(ns)?;
         let database = self.database(db).await?;
-        let command = doc! {
-            "_shardsvrCreateCollection": collection, "shardKey": { field: 1 }, "unique": false,
-            "databaseVersion": database.get_document("version")?, "writeConcern": majority(),
-        };
+        let mut command = doc! { "_shardsvrCreateCollection": collection };
+        command.extend(how);
+        command.insert("databaseVersion", database.get_document("version")?.clone());
+        command.insert("writeConcern", majority());
         let primary = database.get_str("primary")?.to_owned();
         self.on(&primary, db, command).await?;
         self.tables.remove(ns);

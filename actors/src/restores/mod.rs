@@ -1,0 +1,218 @@
+//! Restores: planned from the control state and the stores, described to users, carried out by [`crate::work::restore`]
+//! or streamed as an archive.
+//!
+//! * [`inventory`]: what there is to restore from.
+//! * [`plan`]: one replica set at an instant; [`whole`]: a sharded cluster at one cluster time.
+//! * [`open`]: what a plan names, as a source of documents; [`archive`]: the source as a stream.
+//! * [`words`]: why not, as users read it.
+
+mod archive;
+mod inventory;
+mod open;
+mod plan;
+mod whole;
+mod words;
+
+use std::collections::BTreeMap;
+
+use headwater_cluster::command::Use;
+use headwater_cluster::{Command, Response, Restore, RestoreState as State};
+use headwater_model::{ReplicaSetId, limits};
+use headwater_protocol::admin::{At, RestorePlanView, RestoreRequest, RestoreState, RestoreView};
+use headwater_protocol::agent::{Refusal, RefusalKind};
+use serde::{Deserialize, Serialize};
+
+use crate::commands::submit;
+use crate::set::Set;
+use crate::times::rfc3339;
+
+pub use archive::archive;
+pub use inventory::{bases, inventory, proven, undamaged};
+pub use open::{chosen, materialize, selection, source_of};
+pub use plan::plan;
+pub use whole::{Members, Names, open as open_whole, plan as plan_whole};
+
+use inventory::image_ref;
+use plan::oplog_until;
+
+/// What a restore in the control state is made of: the request with its instant fixed, and what users were shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    /// The request; `at` is a position, or a snapshot.
+    pub request: RestoreRequest,
+    /// What users see of the plan.
+    pub view: RestorePlanView,
+    /// Whether it is of a whole sharded cluster.
+    #[serde(default)]
+    pub whole: bool,
+}
+
+/// How often a restore is planned anew because its image was given up before it was in the control state.
+const PLANS: usize = 5;
+
+/// Puts a restore of one replica set into the control state, with its instant fixed.
+pub async fn create(set: &Set, request: RestoreRequest) -> Result<RestoreView, Refusal> {
+    anew(async || {
+        let planned = plan(set, &request).await?;
+        let image = image_ref(set, &planned.plan.base)?;
+        let until = oplog_until(&planned.plan, image.as_ref());
+        let uses = image.map(|image| (set.id.clone(), Use { image, until }));
+        let mut request = request.clone();
+        if !matches!(request.at, At::Snapshot(_)) {
+            request.at = At::Position(planned.plan.until.into());
+        }
+        store(set, request, planned.view, uses.into_iter().collect(), false).await
+    })
+    .await
+}
+
+/// The same of a whole sharded cluster, for which the config servers' replica set stands.
+pub async fn create_whole(members: &Members, request: RestoreRequest) -> Result<RestoreView, Refusal> {
+    anew(async || {
+        let planned = whole::plan(members, &request).await?;
+        let mut uses = BTreeMap::new();
+        for (set, plan) in planned.plans.iter() {
+            if let Some(image) = image_ref(set, &plan.base)? {
+                let until = oplog_until(plan, Some(&image));
+                uses.insert(set.id.clone(), Use { image, until });
+            }
+        }
+        let request = RestoreRequest {
+            at: planned.at.clone(),
+            ..request.clone()
+        };
+        store(&members.config, request, planned.view, uses, true).await
+    })
+    .await
+}
+
+/// Does something again that was overtaken by the end of an image.
+async fn anew(once: impl AsyncFn() -> Result<RestoreView, Refusal>) -> Result<RestoreView, Refusal> {
+    for _ in 1..PLANS {
+        match once().await {
+            Err(refusal) if refusal.kind == RefusalKind::Conflict => tracing::debug!(%refusal.message, "planned anew"),
+            ended => return ended,
+        }
+    }
+    once().await
+}
+
+async fn store(
+    set: &Set,
+    request: RestoreRequest,
+    view: RestorePlanView,
+    uses: BTreeMap<ReplicaSetId, Use>,
+    whole: bool,
+) -> Result<RestoreView, Refusal> {
+    let view = shortened(view, VIEW_KEPT_BYTES);
+    let kept = Kept { request, view, whole };
+    let request_json = serde_json::to_string(&kept).map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))?;
+    let mut token = [0; 8];
+    set.ground.host.entropy.fill(&mut token);
+    let command = Command::CreateRestore {
+        token: u64::from_le_bytes(token),
+        set: set.id.clone(),
+        request_json,
+        created_ms: set.ground.host.clock.now_ms(),
+        uses,
+    };
+    let Response::RestoreCreated { id } = submit(&set.ground.control, command).await? else {
+        return Err(Refusal::new(
+            RefusalKind::Internal,
+            "the restore was not given a number",
+        ));
+    };
+    set.restore_waker.wake();
+    let state = set.ground.control.state();
+    let restore = state.restores.get(&id);
+    let restore = restore.ok_or_else(|| Refusal::new(RefusalKind::NotFound, format!("there is no restore {id}")))?;
+    view_of(id, restore)
+}
+
+/// How many bytes of names a kept view may list.
+const VIEW_KEPT_BYTES: usize = limits::RESTORE_TEXT_MAX_BYTES / 2;
+
+/// The view with as many namespaces as `budget` bytes hold; the others are summed up.
+fn shortened(mut view: RestorePlanView, budget: usize) -> RestorePlanView {
+    const NUMBERS_AND_FIELDS: usize = 100;
+    let mut used = 0;
+    let fits = view.namespaces.iter().take_while(|n| {
+        used += n.from.len() + n.to.len() + NUMBERS_AND_FIELDS;
+        used <= budget
+    });
+    let left_out = view.namespaces.split_off(fits.count());
+    view.namespaces_left_out += left_out.len() as u64;
+    view.bytes_left_out += left_out.iter().map(|n| n.bytes).sum::<u64>();
+    view
+}
+
+/// A restore's kept request.
+pub fn kept(id: u64, restore: &Restore) -> Result<Kept, Refusal> {
+    serde_json::from_str(&restore.request_json)
+        .map_err(|e| Refusal::new(RefusalKind::Internal, format!("restore {id} cannot be read: {e}")))
+}
+
+/// A restore as users see it.
+pub fn view_of(id: u64, restore: &Restore) -> Result<RestoreView, Refusal> {
+    let kept = kept(id, restore)?;
+    let listed: u64 = kept.view.namespaces.iter().map(|n| n.bytes).sum();
+    let expected = listed + kept.view.bytes_left_out;
+    Ok(RestoreView {
+        id,
+        plan: kept.view,
+        state: match restore.state {
+            State::Running => RestoreState::Running,
+            State::Finished => RestoreState::Finished,
+            State::Failed => RestoreState::Failed,
+        },
+        documents_done: restore.done_documents,
+        bytes_done: restore.done_bytes,
+        bytes_total: restore.total_bytes.max(expected),
+        step: restore.step.clone(),
+        error: restore.error.clone(),
+        created: rfc3339(restore.created_ms),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_model::{Incarnation, Ts};
+    use headwater_protocol::admin::PlannedNamespace;
+
+    use super::*;
+
+    #[test]
+    fn a_view_of_thousands_of_namespaces_is_kept_short() {
+        let namespaces = (0..10_000).map(|n| PlannedNamespace {
+            from: format!("shop.c{n}"),
+            to: format!("shop.c{n}"),
+            documents: 1,
+            bytes: 7,
+        });
+        let view = RestorePlanView {
+            replica_set: "a/b".parse().unwrap(),
+            incarnation: Incarnation(1),
+            at: Ts::ZERO.into(),
+            base: String::new(),
+            base_at: Ts::ZERO.into(),
+            oplog_slices: 0,
+            oplog_bytes: 0,
+            namespaces: namespaces.collect(),
+            namespaces_left_out: 0,
+            bytes_left_out: 0,
+            to: String::new(),
+            members: Vec::new(),
+        };
+        let short = shortened(view, VIEW_KEPT_BYTES);
+        assert_eq!(short.namespaces.len() as u64 + short.namespaces_left_out, 10_000);
+        assert_eq!(short.bytes_left_out, 7 * short.namespaces_left_out);
+        let text = serde_json::to_string(&short).unwrap();
+        assert!(
+            (5_000..limits::RESTORE_TEXT_MAX_BYTES).contains(&text.len()),
+            "{}",
+            text.len()
+        );
+        let whole = shortened(short.clone(), usize::MAX);
+        assert_eq!(whole.namespaces.len(), short.namespaces.len());
+    }
+}
