@@ -10,6 +10,7 @@ use serde_json::Value;
 
 const VERSION: &str = "6.0.5";
 const ACCOUNTS: &str = "bank.accounts";
+const BUCKETS: &str = "bank.system.buckets.readings";
 const EACH: i64 = 12;
 
 /// A database on each shard, with collections of every kind, and what no router shows: orphans.
@@ -39,6 +40,7 @@ async fn fill(cluster: &Cluster) -> Result<()> {
             .await?;
     }
     hashed(&mut router).await?;
+    time_series(&mut router).await?;
     let index = doc! { "createIndexes": "accounts", "indexes": [{ "key": { "balance": -1 }, "name": "by_balance" }] };
     for shard in ["sh0", "sh1"] {
         router.on_shard(ACCOUNTS, shard, &index).await?;
@@ -66,13 +68,31 @@ async fn hashed(router: &mut Router) -> Result<()> {
     Ok(())
 }
 
+/// A time-series collection, whose buckets are sharded by what its measurements are about.
+async fn time_series(router: &mut Router) -> Result<()> {
+    let how = doc! { "shardKey": { "m": 1 }, "unique": false, "timeseries": { "timeField": "t", "metaField": "m" } };
+    router.shard_collection_by("bank.readings", how).await?;
+    router.split(BUCKETS, 0).await?;
+    router.move_chunk(BUCKETS, 0, "sh1").await?;
+    // The last of them is an orphan.
+    for (shard, m) in [("sh0", -5), ("sh1", 5), ("sh0", 6)] {
+        let reading =
+            |n: i64| doc! { "_id": n, "t": bson::DateTime::from_millis(1_795_343_591_000 + n), "m": m, "v": n };
+        let readings: Vec<Document> = (0..10).map(reading).collect();
+        router
+            .on(shard, "bank", doc! { "insert": "readings", "documents": readings })
+            .await?;
+    }
+    Ok(())
+}
+
 /// Every document that routers show, by collection; capped ones in their order.
 async fn shown(router: &mut Router) -> Result<BTreeMap<&'static str, Vec<Document>>> {
     let at = router.level().await?;
     let mut all = BTreeMap::new();
-    for ns in [ACCOUNTS, "bank.hashed"] {
+    for ns in [ACCOUNTS, "bank.hashed", BUCKETS] {
         let mut documents = router.read_at(ns, at).await?;
-        documents.sort_by_key(|document| number(document, "_id"));
+        documents.sort_by_key(order);
         all.insert(ns, documents);
     }
     for (ns, collection) in [("bank.plain", "plain"), ("bank.few", "few"), ("other.log", "log")] {
@@ -81,6 +101,11 @@ async fn shown(router: &mut Router) -> Result<BTreeMap<&'static str, Vec<Documen
         all.insert(ns, headwater_tests::wire::first_batch(&reply)?);
     }
     Ok(all)
+}
+
+fn order(document: &Document) -> (i64, String) {
+    let id = document.get("_id").map(Bson::to_string).unwrap_or_default();
+    (number(document, "_id"), id)
 }
 
 fn number(document: &Document, field: &str) -> i64 {
@@ -94,12 +119,12 @@ fn number(document: &Document, field: &str) -> i64 {
 /// What a plain replica set holds of the same collections.
 async fn held(set: &ReplicaSet) -> Result<BTreeMap<&'static str, Vec<Document>>> {
     let mut all = BTreeMap::new();
-    for ns in [ACCOUNTS, "bank.hashed", "bank.plain", "bank.few", "other.log"] {
+    for ns in [ACCOUNTS, "bank.hashed", BUCKETS, "bank.plain", "bank.few", "other.log"] {
         let (db, collection) = ns.split_once('.').context("a namespace")?;
         let found = set.client().database(db).collection::<Document>(collection);
         let mut documents: Vec<Document> = found.find(doc! {}).await?.try_collect().await?;
         if ns != "other.log" {
-            documents.sort_by_key(|document| number(document, "_id"));
+            documents.sort_by_key(order);
         }
         all.insert(ns, documents);
     }
@@ -181,6 +206,7 @@ async fn a_cluster_comes_back_on_other_hosts_and_merged_as_its_routers_showed_it
         truth[ACCOUNTS].len() == 2 * EACH as usize && truth["bank.hashed"].len() == 50,
         "{truth:?}"
     );
+    ensure!(truth[BUCKETS].len() == 2, "{truth:?}");
     let id = snapshot(&headwater).await?;
     is_usable(&cluster, 0).await?;
     let later = shown(&mut router).await?;
