@@ -11,6 +11,7 @@ mod deployment;
 mod explain;
 mod groom;
 mod key;
+mod named;
 mod progress;
 mod proof;
 mod quickstart;

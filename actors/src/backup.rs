@@ -183,7 +183,19 @@ impl Backup {
             key,
         };
         submit(&self.node.ground.control, command).await?;
+        if request.stop_balancer {
+            self.set_stop_balancer(&name, true).await?;
+        }
         self.deployment(&name).await
+    }
+
+    /// Says whether the balancer of a sharded cluster is stopped for checkpoints.
+    pub(crate) async fn set_stop_balancer(&self, name: &DeploymentName, stop: bool) -> Result<(), Refusal> {
+        let command = Command::SetStopBalancer {
+            name: name.clone(),
+            stop,
+        };
+        submit(&self.node.ground.control, command).await.map(drop)
     }
 
     /// Removes a deployment with every snapshot and all data kept for it.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
-use headwater_cluster::checkpoints::{self, Checkpoint, Outcome};
+use headwater_cluster::checkpoints::{self, Checkpoint, Outcome, Quiet, Stage};
 use headwater_cluster::{Command, Snapshot, State};
 use headwater_model::{DeploymentName, Incarnation, ReplicaSetId, SnapshotId, Ts};
 use headwater_protocol::admin::{Position, SnapshotView};
@@ -31,19 +31,25 @@ impl Set {
         // Looked at after the tip: what is held back is decided by a state at least as new.
         let (state, _) = self.record()?;
         let wanted = checkpoints::wanted_note(&state, &self.id, tip);
-        Ok(wanted.map(|(checkpoint, at_least)| NoteOrder { checkpoint, at_least }))
+        Ok(wanted.map(|wanted| NoteOrder {
+            checkpoint: wanted.checkpoint,
+            attempt: wanted.attempt,
+            at_least: wanted.at_least,
+        }))
     }
 
     /// Takes the word of the agent that a note is there.
     pub(crate) async fn noted(&self, noted: Noted) -> Result<(), Refusal> {
         let (state, record) = self.record()?;
+        // By the greatest tip: a note of which the place is not known yet.
         let wanted = checkpoints::wanted_note(&state, &self.id, Ts::MAX);
-        if wanted.is_none_or(|(id, at_least)| id != noted.checkpoint || at_least > Ts::ZERO) {
+        if wanted.is_none_or(|wanted| wanted.checkpoint != noted.checkpoint || wanted.attempt != noted.attempt) {
             return Ok(());
         }
         let command = Command::NoteCheckpoint {
             set: self.id.clone(),
             id: noted.checkpoint,
+            attempt: noted.attempt,
             epoch: record.epoch,
             at: noted.at,
         };
@@ -56,21 +62,22 @@ impl Set {
     }
 }
 
-/// Since when a leader has seen checkpoints open.
-pub type OpenCheckpoints = BTreeMap<(DeploymentName, SnapshotId), Instant>;
+/// At which stage a leader has seen open checkpoints, and since when.
+pub type OpenCheckpoints = BTreeMap<(DeploymentName, SnapshotId), (Stage, Instant)>;
 
 impl Node {
-    /// Since when this node sees each open checkpoint open: that is no matter of clocks, and those of nodes differ.
+    /// Since when this node sees each open checkpoint at its stage: that is no matter of clocks, and those of nodes differ.
     fn open_checkpoints(&self, state: &State) -> OpenCheckpoints {
         let open = state.checkpoints.keys().filter_map(|name| {
-            let (id, _) = checkpoints::open_of(state, name)?;
-            Some((name.clone(), id.clone()))
+            let (id, checkpoint) = checkpoints::open_of(state, name)?;
+            Some(((name.clone(), id.clone()), checkpoint.stage()))
         });
         let mut known = self.open_checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
         *known = open
-            .map(|key| {
-                let since = known.get(&key).copied().unwrap_or_else(Instant::now);
-                (key, since)
+            .map(|(key, stage)| {
+                let same = known.get(&key).filter(|(known, _)| *known == stage);
+                let since = same.map_or_else(Instant::now, |(_, since)| *since);
+                (key, (stage, since))
             })
             .collect();
         known.clone()
@@ -80,17 +87,23 @@ impl Node {
     pub(crate) async fn tend_checkpoints(&self) {
         let state = self.ground.control.state();
         let open = self.open_checkpoints(&state);
-        let open_ms = |name: &DeploymentName, id: &SnapshotId| {
+        let stage_ms = |name: &DeploymentName, id: &SnapshotId| {
             let since = open.get(&(name.clone(), id.clone()));
-            since.map_or(0, |since| {
+            since.map_or(0, |(_, since)| {
                 i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX)
             })
         };
         let new_id = || crate::work::snapshot::new_id(&self.ground.host).ok();
-        for command in checkpoints::plan(&state, self.ground.host.clock.now_ms(), open_ms, new_id) {
+        for command in checkpoints::plan(&state, self.ground.host.clock.now_ms(), stage_ms, new_id) {
             match &command {
                 Command::FailCheckpoint { name, id, why } => {
                     tracing::warn!(deployment = %name, checkpoint = %id, "a checkpoint is given up: {why}");
+                }
+                Command::ResumeCheckpoint { name, id, attempt, .. } => {
+                    tracing::info!(deployment = %name, checkpoint = %id, attempt, "a checkpoint is tried again");
+                }
+                Command::NoteBalancer { name, outcome, .. } => {
+                    tracing::warn!(deployment = %name, ?outcome, "a checkpoint goes on with a balancer that is not stopped");
                 }
                 Command::OpenCheckpoint { name, id, .. } => {
                     tracing::info!(deployment = %name, checkpoint = %id, "a checkpoint begins");
@@ -157,20 +170,39 @@ fn open_view(set: ReplicaSetId, id: &SnapshotId, checkpoint: &Checkpoint) -> Sna
         kept_because: Vec::new(),
         damaged: None,
         members: checkpoint.members.keys().filter_map(member).collect(),
+        possibly_inconsistent: None,
+        waits_for: waits_for(checkpoint),
         replica_set: set,
     }
 }
 
-/// Clusters whose newest checkpoint was given up, in words.
-pub fn newest_failed(state: &State) -> Vec<String> {
+fn waits_for(checkpoint: &Checkpoint) -> Option<String> {
+    if checkpoint.quiet == Quiet::Wanted {
+        return Some("the balancer to be stopped".to_owned());
+    }
+    checkpoint.waits_for.clone()
+}
+
+/// Clusters whose newest checkpoint was given up or is marked, and balancers that are owed their mode, in words.
+pub fn troubles(state: &State) -> Vec<String> {
     let newest = state.checkpoints.iter().filter_map(|(name, all)| {
         let (id, newest) = all.all.iter().max_by_key(|(_, checkpoint)| checkpoint.asked_ms)?;
         match &newest.outcome {
             Outcome::Failed(why) => Some(format!("{name}: snapshot {id} was given up: {why}")),
-            Outcome::Open | Outcome::Sealed => None,
+            Outcome::Sealed => {
+                let why = newest.doubt.as_ref()?;
+                Some(format!("{name}: snapshot {id} is possibly inconsistent: {why}"))
+            }
+            Outcome::Open => None,
         }
     });
-    newest.collect()
+    let owed = state.deployments.iter().filter_map(|(name, deployment)| {
+        let mode = deployment.balancer.owed.as_ref()?;
+        let is_over = checkpoints::open_of(state, name).is_none();
+        let text = format!("{name}: the balancer was stopped for a checkpoint and is not yet put back to {mode}");
+        is_over.then_some(text)
+    });
+    newest.chain(owed).collect()
 }
 
 /// Joins the views of a cluster's members at one checkpoint to one.

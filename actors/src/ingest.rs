@@ -204,9 +204,13 @@ impl Set {
         if let Some(noted) = request.noted {
             self.noted(noted).await?;
         }
+        if let Some(word) = request.balancer {
+            self.note_balancer(word).await?;
+        }
         Ok(PollReply {
             reopen,
             fetch: self.board.open_requests(),
+            balancer: self.balancer_order()?,
             note: self.wanted_note().await?,
         })
     }

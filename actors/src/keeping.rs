@@ -21,7 +21,8 @@ impl Backup {
     pub async fn schedule(&self, name: &DeploymentName) -> Result<ScheduleView, Refusal> {
         let state = self.node.ground.control.state();
         let deployment = state.deployments.get(name);
-        let schedule = deployment.ok_or_else(|| not_found("deployment", name))?.schedule;
+        let deployment = deployment.ok_or_else(|| not_found("deployment", name))?;
+        let schedule = deployment.schedule;
         let (reference, zone) = reference_text(schedule.timetable.reference);
         let retention = schedule.retention;
         Ok(ScheduleView {
@@ -34,6 +35,7 @@ impl Backup {
             weekly_snapshot_retention_weeks: retention.weekly_snapshot_retention_weeks,
             monthly_snapshot_retention_months: retention.monthly_snapshot_retention_months,
             point_in_time_window_hours: retention.point_in_time_window_hours,
+            stop_balancer: deployment.balancer.stop,
             next: schedule
                 .timetable
                 .after(self.now_ms())
@@ -73,6 +75,9 @@ impl Backup {
             now_ms: self.now_ms(),
         };
         submit(&self.node.ground.control, command).await?;
+        if let Some(stop) = change.stop_balancer {
+            self.set_stop_balancer(name, stop).await?;
+        }
         self.schedule(name).await
     }
 

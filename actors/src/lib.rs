@@ -6,6 +6,7 @@ pub mod alerting;
 pub mod archive;
 pub mod auditing;
 pub mod backup;
+mod balancer;
 pub mod board;
 mod cataloging;
 mod checkpoints;

@@ -52,6 +52,7 @@ impl Backup {
                 DeploymentState::Stopped
             },
             snapshot_interval_seconds: deployment.schedule.timetable.interval_s,
+            stop_balancer: deployment.balancer.stop,
             encryption: deployment.key.as_ref().map(|wrapped| EncryptionView {
                 data_key: wrapped.key,
                 master_key: wrapped.master.clone(),
@@ -224,7 +225,7 @@ impl Backup {
             }
             replica_sets.push(status);
         }
-        alerts.extend(checkpoints::newest_failed(&state));
+        alerts.extend(checkpoints::troubles(&state));
         let faults: Result<Vec<DeploymentFault>, Refusal> = self.at_leader_soon(Ask::Faults).await;
         for DeploymentFault { deployment, fault } in faults.unwrap_or_else(|_| self.node.deployment_faults()) {
             alerts.push(format!("{deployment}: {}", fault_in_words(&fault)));
@@ -304,6 +305,8 @@ fn snapshot_view(state: &State, set: &ReplicaSetId, id: &SnapshotId, snapshot: &
             .damage_of(set, id)
             .map(|(object, damage)| format!("{object}: {}", damage.detail)),
         members: Vec::new(),
+        possibly_inconsistent: snapshot.possibly_inconsistent.clone(),
+        waits_for: None,
     }
 }
 

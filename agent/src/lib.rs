@@ -15,6 +15,7 @@
 //! * [`slicer`], [`backoff`], [`settings`]: what they share.
 
 pub mod backoff;
+mod balancer;
 pub mod http;
 pub mod orders;
 pub mod poll;

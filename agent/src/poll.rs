@@ -5,10 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc};
 use headwater_model::{Optime, Ts, limits};
-use headwater_protocol::agent::{FetchRequest, NoteOrder, Noted, PollRequest, ScanProgress, StreamFault};
+use headwater_protocol::agent::{BalancerWord, FetchRequest, NoteOrder, Noted, PollRequest, ScanProgress, StreamFault};
 use headwater_protocol::frame::{self, FrameKind};
 use headwater_protocol::slices::DocumentsHeader;
 
+use crate::balancer;
 use crate::scan::listing;
 use crate::slicer::{Cut, Slicer};
 use crate::source::oplog::Sight;
@@ -25,6 +26,7 @@ struct Told {
     scan: Option<ScanProgress>,
     fault: Option<StreamFault>,
     noted: Option<Noted>,
+    balancer: Option<BalancerWord>,
 }
 
 impl Status {
@@ -74,6 +76,7 @@ pub async fn run(conversation: &Conversation) -> Result<Infallible, End> {
             scan: told.scan,
             fault: told.fault,
             noted: told.noted,
+            balancer: told.balancer,
         };
         let reply = conversation.service.poll(&conversation.set, &request).await?;
         if reply.reopen {
@@ -81,6 +84,13 @@ pub async fn run(conversation: &Conversation) -> Result<Infallible, End> {
         }
         for request in reply.fetch {
             answer(conversation, request).await?;
+        }
+        if let Some(order) = reply.balancer
+            && let Some(word) = balancer::carry_out(&conversation.source, &order).await
+        {
+            conversation.status.change(|told| told.balancer = Some(word));
+            // A checkpoint waits for it.
+            continue;
         }
         if let Some(order) = reply.note
             && let Some(noted) = note(conversation, &order).await
@@ -102,7 +112,11 @@ const NOTE_WITHIN_MS: i32 = 5_000;
 /// Writes a note for a checkpoint, unless the one that was written for it lies late enough. `None`: nothing new to tell.
 async fn note(conversation: &Conversation, order: &NoteOrder) -> Option<Noted> {
     let known = conversation.status.told().noted;
-    if known.is_some_and(|noted| noted.checkpoint == order.checkpoint && noted.at >= order.at_least) {
+    let is_done = |noted: Noted| {
+        let same = noted.checkpoint == order.checkpoint && noted.attempt == order.attempt;
+        same && noted.at >= order.at_least
+    };
+    if known.is_some_and(is_done) {
         return None;
     }
     let command = doc! {
@@ -122,6 +136,7 @@ async fn note(conversation: &Conversation, order: &NoteOrder) -> Option<Noted> {
     match at {
         Some(at) => Some(Noted {
             checkpoint: order.checkpoint.clone(),
+            attempt: order.attempt,
             at: Ts::from(at),
         }),
         None => {

@@ -233,6 +233,7 @@ impl Stream {
             scan: None,
             fault: Some(fault),
             noted: None,
+            balancer: None,
         };
         let until = tokio::time::Instant::now() + FAULT_PAUSE;
         while tokio::time::Instant::now() < until {

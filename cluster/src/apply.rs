@@ -6,8 +6,8 @@
 use crate::command::{Command, Response};
 use crate::state::State;
 use crate::{
-    alerts, audit, catalog, checkpoints, deployments, grooms, integrity, keeping, keys, leases, nodes, replica_sets,
-    restores, schedules, sharding, snapshots,
+    alerts, audit, balancer, catalog, checkpoints, deployments, grooms, integrity, keeping, keys, leases, nodes,
+    replica_sets, restores, schedules, sharding, snapshots,
 };
 
 /// Carries out `command`. A refusal changes nothing.
@@ -167,15 +167,20 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
             reason,
             asked_ms,
         } => checkpoints::open(state, name, id, reason, *asked_ms),
-        Command::NoteCheckpoint { set, id, epoch, at } => checkpoints::note(state, set, id, *epoch, *at),
+        Command::NoteCheckpoint {
+            set,
+            id,
+            attempt,
+            epoch,
+            at,
+        } => checkpoints::note(state, set, id, *attempt, *epoch, *at),
         Command::CutCheckpoint {
             set,
             id,
+            attempt,
             epoch,
-            image,
-            stored_bytes,
-            completed_ms,
-        } => checkpoints::cut(state, set, id, *epoch, image, *stored_bytes, *completed_ms),
+            cut,
+        } => checkpoints::cut(state, set, id, *attempt, *epoch, cut),
         Command::FailCheckpoint { name, id, why } => checkpoints::fail(state, name, id, why),
         Command::BeginAudit { entry } => audit::begin(state, entry),
         Command::EndAudit {
@@ -184,6 +189,9 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
             restore,
             outcome,
         } => audit::end(state, *token, deployment.as_ref(), *restore, outcome),
+        Command::ResumeCheckpoint { name, id, attempt } => checkpoints::resume(state, name, id, *attempt),
+        Command::SetStopBalancer { name, stop } => balancer::set(state, name, *stop),
+        Command::NoteBalancer { name, step, outcome } => balancer::note(state, name, *step, outcome),
     }
 }
 

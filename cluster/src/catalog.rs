@@ -7,6 +7,7 @@ use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, ReplicaSetId, 
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Answer;
+use crate::balancer::Balancer;
 use crate::command::{RefusalKind, Response};
 use crate::deployments::Deployment;
 use crate::grooms::Grooming;
@@ -204,6 +205,7 @@ pub fn unknown_deployment(now_ms: i64) -> Option<Deployment> {
         schedule,
         key: None,
         sharding: None,
+        balancer: Balancer::default(),
     })
 }
 

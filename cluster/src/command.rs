@@ -6,7 +6,9 @@ use headwater_model::{DeploymentName, Epoch, Incarnation, Optime, Phase, Replica
 use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditEntry;
+use crate::balancer::BalancerStep;
 use crate::catalog::Piece;
+use crate::checkpoints::MemberCut;
 use crate::grooms::GroomReport;
 use crate::integrity::{CheckKind, Damage, Pass, Standing};
 use crate::keys::Key;
@@ -468,25 +470,26 @@ pub enum Command {
         set: ReplicaSetId,
         /// Which checkpoint.
         id: SnapshotId,
+        /// Which attempt at it.
+        attempt: u32,
         /// The sender's epoch.
         epoch: Epoch,
         /// Where it lies.
         at: Ts,
     },
-    /// The image of one member at the cut is durable. With the last one every member gets its snapshot.
+    /// The image of one member at the cut is durable. With the last one every member gets its snapshot, or another attempt is
+    /// made.
     CutCheckpoint {
         /// Which member.
         set: ReplicaSetId,
         /// Which checkpoint.
         id: SnapshotId,
+        /// Which attempt at it.
+        attempt: u32,
         /// The sender's epoch.
         epoch: Epoch,
-        /// What it holds.
-        image: ImageRef,
-        /// Bytes newly stored for it.
-        stored_bytes: u64,
-        /// By the owner's clock, milliseconds since 1970.
-        completed_ms: i64,
+        /// The image.
+        cut: MemberCut,
     },
     /// There will be no such checkpoint.
     FailCheckpoint {
@@ -512,6 +515,31 @@ pub enum Command {
         restore: Option<u64>,
         /// In words.
         outcome: String,
+    },
+    /// Ends the rest of a checkpoint: its next attempt begins.
+    ResumeCheckpoint {
+        /// Of which.
+        name: DeploymentName,
+        /// Which checkpoint.
+        id: SnapshotId,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// Says whether the balancer of a sharded cluster is stopped for checkpoints.
+    SetStopBalancer {
+        /// Of which.
+        name: DeploymentName,
+        /// Whether.
+        stop: bool,
+    },
+    /// What became of a step with the balancer.
+    NoteBalancer {
+        /// Of which.
+        name: DeploymentName,
+        /// Which step.
+        step: u64,
+        /// What became of it.
+        outcome: BalancerStep,
     },
 }
 

@@ -4,6 +4,7 @@ use headwater_model::{DeploymentName, WrappedKey, limits, redact};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Answer;
+use crate::balancer::Balancer;
 use crate::command::{RefusalKind, Response};
 use crate::restores::{self};
 use crate::schedules::{self, Schedule};
@@ -26,6 +27,9 @@ pub struct Deployment {
     pub key: Option<WrappedKey>,
     /// Its members, when it is a sharded cluster; known once an agent has looked.
     pub sharding: Option<Sharding>,
+    /// What is done about its balancer, when it is a sharded cluster.
+    #[serde(default)]
+    pub balancer: Balancer,
 }
 
 pub(crate) fn add(
@@ -92,6 +96,7 @@ pub(crate) fn add(
         schedule,
         key: key.cloned(),
         sharding: None,
+        balancer: Balancer::default(),
     };
     state.deployments.insert(name.clone(), deployment);
     Ok(Response::Done)

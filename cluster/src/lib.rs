@@ -9,6 +9,7 @@ pub mod addresses;
 pub mod alerts;
 pub mod apply;
 pub mod audit;
+pub mod balancer;
 pub mod catalog;
 pub mod checkpoints;
 pub mod codec;

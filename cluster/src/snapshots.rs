@@ -37,6 +37,9 @@ pub struct Snapshot {
     /// `None` for one that stands for itself.
     #[serde(default)]
     pub checkpoint: Option<Ts>,
+    /// Why it may not fit together with the snapshots of the other members.
+    #[serde(default)]
+    pub possibly_inconsistent: Option<String>,
 }
 
 /// The reason of a snapshot that a user asked for. It is no part of the schedule and never promoted.
@@ -92,6 +95,7 @@ pub(crate) fn request(
         expires_ms: None,
         keep: false,
         checkpoint: None,
+        possibly_inconsistent: None,
     };
     state.snapshots.insert(key, snapshot);
     Ok(Response::Done)

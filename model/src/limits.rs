@@ -141,6 +141,17 @@ pub const KEYS_MAX: usize = 4096;
 /// Deployments that one key names.
 pub const KEY_SCOPE_MAX: usize = 64;
 
+/// Attempts at a checkpoint while something is under way at its cuts, such as a resharding; the last one is sealed and marked.
+pub const CHECKPOINT_ATTEMPTS: u32 = 12;
+/// The pause after the first of them, in milliseconds; each one is twice as long as the one before…
+pub const CHECKPOINT_REST_MS: i64 = 500;
+/// …up to this: about two minutes in all.
+pub const CHECKPOINT_REST_MAX_MS: i64 = 16_000;
+/// So many things that are under way at a cut are told of one by one…
+pub const UNDER_WAY_KEPT: usize = 8;
+/// …each in so many bytes.
+pub const UNDER_WAY_MAX_BYTES: usize = 400;
+
 const _: () = assert!(SYNC_SLICE_TARGET_BYTES < SYNC_SLICE_MAX_BYTES && SYNC_SLICE_MAX_BYTES < DOCUMENT_MAX_BYTES);
 const _: () = assert!(DOCUMENT_MAX_BYTES < BSON_MAX_BYTES, "replay may exceed the user limit");
 const _: () = assert!(
@@ -176,6 +187,11 @@ const _: () = assert!(
 const _: () = assert!(
     AUDIT_KEPT > RESTORES_RUNNING_MAX,
     "who began a restore is known while it runs"
+);
+const _: () = assert!(CHECKPOINT_REST_MS < CHECKPOINT_REST_MAX_MS && CHECKPOINT_ATTEMPTS < 32);
+const _: () = assert!(
+    UNDER_WAY_KEPT * UNDER_WAY_MAX_BYTES + 4096 < COMMAND_MAX_BYTES,
+    "what is under way must fit"
 );
 const _: () = assert!(RESTORES_RUNNING_MAX < RESTORES_KEPT);
 const _: () = assert!(

@@ -81,6 +81,9 @@ pub struct AddDeployment {
     /// Whether everything of it in the store is encrypted; `None` for what the service is set to. Never changes.
     #[serde(default)]
     pub encrypt: Option<bool>,
+    /// Whether the balancer of a sharded cluster is stopped for checkpoints. `false` leaves what was said before.
+    #[serde(default)]
+    pub stop_balancer: bool,
 }
 
 /// Whether a deployment is streamed.
@@ -107,6 +110,9 @@ pub struct DeploymentView {
     pub state: DeploymentState,
     /// Seconds between scheduled snapshots.
     pub snapshot_interval_seconds: u64,
+    /// Whether the balancer of a sharded cluster is stopped for checkpoints.
+    #[serde(default)]
+    pub stop_balancer: bool,
     /// By which keys it is encrypted, if it is.
     #[serde(default)]
     pub encryption: Option<EncryptionView>,
@@ -235,6 +241,12 @@ pub struct SnapshotView {
     /// set.
     #[serde(default)]
     pub members: Vec<ReplicaSetId>,
+    /// Why the data of its members may not fit together; `None` when they do.
+    #[serde(default)]
+    pub possibly_inconsistent: Option<String>,
+    /// What one that is being taken waits for.
+    #[serde(default)]
+    pub waits_for: Option<String>,
 }
 
 /// What can be restored of a deployment.

@@ -237,6 +237,9 @@ pub struct PollRequest {
     /// The last note that was written for a checkpoint.
     #[serde(default)]
     pub noted: Option<Noted>,
+    /// What became of the last order about the balancer.
+    #[serde(default)]
+    pub balancer: Option<BalancerWord>,
 }
 
 /// A note in the source's oplog, committed by its majority.
@@ -244,6 +247,9 @@ pub struct PollRequest {
 pub struct Noted {
     /// For which checkpoint.
     pub checkpoint: SnapshotId,
+    /// For which attempt at it.
+    #[serde(default)]
+    pub attempt: u32,
     /// Where it lies.
     pub at: Ts,
 }
@@ -253,8 +259,64 @@ pub struct Noted {
 pub struct NoteOrder {
     /// For which checkpoint.
     pub checkpoint: SnapshotId,
+    /// For which attempt at it.
+    #[serde(default)]
+    pub attempt: u32,
     /// It must lie here or later: one that came to lie earlier is followed by another.
     pub at_least: Ts,
+}
+
+/// Something to do with the balancer of a sharded cluster; only the stream of its config servers gets it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalancerOrder {
+    /// Names the order in the answer.
+    pub step: u64,
+    /// What.
+    pub wish: BalancerWish,
+}
+
+/// What to do with a balancer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum BalancerWish {
+    /// Say in which mode it is.
+    Look,
+    /// Stop it, and wait until its round is over.
+    Stop,
+    /// Put it back to a mode that was found.
+    PutBack {
+        /// As `config.settings` calls it.
+        mode: String,
+    },
+}
+
+/// What became of an order about the balancer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalancerWord {
+    /// Of which.
+    pub step: u64,
+    /// What.
+    pub outcome: BalancerOutcome,
+}
+
+/// What became of an order about the balancer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum BalancerOutcome {
+    /// It is in this mode: `full`, `autoSplitOnly`, `off`.
+    Found {
+        /// As `config.settings` calls it.
+        mode: String,
+    },
+    /// It is stopped.
+    Stopped,
+    /// It may not be read or stopped with this login, or did not stop.
+    Failed {
+        /// In words.
+        why: String,
+    },
+    /// It is as it was.
+    PutBack,
 }
 
 /// How far the scan is.
@@ -303,6 +365,9 @@ pub struct PollReply {
     /// A note to write.
     #[serde(default)]
     pub note: Option<NoteOrder>,
+    /// Something to do with the balancer.
+    #[serde(default)]
+    pub balancer: Option<BalancerOrder>,
 }
 
 /// Documents that the oplog changes but the scan did not bring.

@@ -26,6 +26,9 @@ pub struct ScheduleView {
     pub monthly_snapshot_retention_months: u32,
     /// Hours back in which every instant can be restored.
     pub point_in_time_window_hours: u32,
+    /// Whether the balancer of a sharded cluster is stopped for checkpoints.
+    #[serde(default)]
+    pub stop_balancer: bool,
     /// When the next snapshots are due, RFC 3339.
     pub next: Vec<String>,
     /// The snapshots there are, oldest first.
@@ -59,6 +62,9 @@ pub struct ScheduleChange {
     /// See [`ScheduleView`].
     #[serde(default)]
     pub point_in_time_window_hours: Option<u32>,
+    /// See [`ScheduleView`].
+    #[serde(default)]
+    pub stop_balancer: Option<bool>,
 }
 
 /// What is to be different in a snapshot; what is left out stays as it is.

@@ -50,6 +50,7 @@ pub async fn protect(world: &World) {
             uri: world.parts.source_uri().to_owned(),
             snapshot_interval_seconds: Some(world.parts.draw.snapshot_interval_s),
             encrypt: None,
+            stop_balancer: false,
         };
         match ask(world, at, Wish::Add(request)).await {
             // Refused as known: it was carried out before, and only the answer was lost.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use headwater_model::{DeploymentName, SnapshotId};
 use headwater_protocol::integrity::{CheckRequest, CheckState, CheckStatus, CheckView, DamageView};
+use serde::Serialize;
 
+use crate::cli::named::Named;
 use crate::cli::progress::Progress;
 use crate::client::Client;
 use crate::exit::Exit;
@@ -23,13 +25,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
   headwater check shop                     everything that snapshots refer to is there
   headwater check shop --data              every byte of it is as it was written
   headwater check shop --data --snapshot ID
+  headwater check shop/sh0                 only one member of a sharded cluster
   headwater check status shop\n")]
 pub struct Check {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// Which deployment
+    /// Which deployment, with all members where it is a sharded cluster; NAME/MEMBER for one of them
     #[arg(required = true)]
-    name: Option<DeploymentName>,
+    name: Option<Named>,
     /// Read and verify every block and every oplog entry
     #[arg(long)]
     data: bool,
@@ -46,8 +49,8 @@ enum Verb {
     /// Show the last checks, what is read by itself, and damage that is known
     #[command(before_help = "Examples:\n  headwater check status shop\n")]
     Status {
-        /// Which deployment
-        name: DeploymentName,
+        /// Which deployment; NAME/MEMBER for one member of a sharded cluster
+        name: Named,
     },
 }
 
@@ -55,46 +58,78 @@ impl Check {
     /// Carries it out.
     pub async fn run(self, client: &Client, format: Format) -> Outcome {
         if let Some(Verb::Status { name }) = self.verb {
-            let status: CheckStatus = client.get(&format!("/api/v1/deployments/{name}/check")).await?;
-            return format.print(&status, status_text);
+            let mut all = Vec::new();
+            for member in name.members(client).await? {
+                let status: CheckStatus = client.get(&path(&name.deployment, "check", member.as_deref())).await?;
+                all.push(status);
+            }
+            return print_all(format, &all, status_text);
         }
         let name = self
             .name
             .ok_or_else(|| Failure::new(Exit::Usage, "name a deployment"))?;
-        let request = CheckRequest {
-            data: self.data,
-            snapshot: self.snapshot,
-            replica_set: None,
-        };
-        let asked: CheckView = client
-            .post(&format!("/api/v1/deployments/{name}/check"), &request)
-            .await?;
+        let mut asked = Vec::new();
+        for member in name.members(client).await? {
+            let request = CheckRequest {
+                data: self.data,
+                snapshot: self.snapshot.clone(),
+                replica_set: member,
+            };
+            let path = path(&name.deployment, "check", None);
+            asked.push(client.post(&path, &request).await?);
+        }
         finish(client, format, asked, !self.no_wait).await
     }
 }
 
-/// Waits for a check, unless that is not wanted, prints it, and ends as it did.
-pub async fn finish(client: &Client, format: Format, asked: CheckView, wait: bool) -> Outcome {
-    let view = match wait {
-        true => ended(client, asked).await?,
-        false => asked,
-    };
-    format.print(&view, text)?;
-    match view.state {
-        CheckState::Running | CheckState::Sound => Ok(()),
-        CheckState::Damaged => {
-            let name = view.replica_set.deployment();
-            let failure = Failure::new(Exit::Damaged, format!("{} faults were found", view.faults.max(1)));
-            Err(failure.help(format!("`headwater check status {name}` shows what is concerned")))
-        }
-        CheckState::Failed => {
-            let message = view.error.unwrap_or_else(|| "it could not be completed".to_owned());
-            Err(Failure::new(
-                Exit::Failed,
-                format!("the {} check: {message}", view.kind.text()),
-            ))
-        }
+fn path(name: &DeploymentName, what: &str, member: Option<&str>) -> String {
+    let member = member.map_or_else(String::new, |member| format!("?replica_set={member}"));
+    format!("/api/v1/deployments/{name}/{what}{member}")
+}
+
+/// Prints the result for one replica set, or those for several members of a cluster.
+fn print_all<T: Serialize>(format: Format, all: &[T], text: impl Fn(&T) -> String) -> Outcome {
+    match all {
+        [one] => format.print(one, text),
+        several => format.print(&several, |several| {
+            let texts: Vec<String> = several.iter().map(text).collect();
+            texts.join("\n\n")
+        }),
     }
+}
+
+/// Waits for checks, unless that is not wanted, prints them, and ends as they did: damage comes before what could not be done.
+pub async fn finish(client: &Client, format: Format, asked: Vec<CheckView>, wait: bool) -> Outcome {
+    let mut views = Vec::new();
+    for view in asked {
+        views.push(match wait {
+            true => ended(client, view).await?,
+            false => view,
+        });
+    }
+    print_all(format, &views, text)?;
+    let damaged = views.iter().find(|view| view.state == CheckState::Damaged);
+    let failed = views.iter().find(|view| view.state == CheckState::Failed);
+    match damaged.or(failed) {
+        None => Ok(()),
+        Some(view) => Err(failure(view)),
+    }
+}
+
+fn failure(view: &CheckView) -> Failure {
+    let set = &view.replica_set;
+    if view.state == CheckState::Damaged {
+        let failure = Failure::new(
+            Exit::Damaged,
+            format!("{} faults were found in {set}", view.faults.max(1)),
+        );
+        return failure.help(format!("`headwater check status {set}` shows what is concerned"));
+    }
+    let message = view.error.as_deref().unwrap_or("it could not be completed");
+    Failure::new(
+        Exit::Failed,
+        format!("the {} check of {set}: {message}", view.kind.text()),
+    )
 }
 
 async fn ended(client: &Client, mut view: CheckView) -> Outcome<CheckView> {
@@ -181,7 +216,8 @@ fn status_text(status: &CheckStatus) -> String {
             rate(view),
         ]
     });
-    let mut out = table(
+    let mut out = format!("{}\n", status.replica_set);
+    out += &table(
         &["check", "kind", "state", "ended", "read"],
         rows.collect(),
         "Nothing was checked yet.",

@@ -39,6 +39,10 @@ pub enum Deployment {
         /// Do not encrypt, whatever the service is set to
         #[arg(long, conflicts_with = "encrypt")]
         no_encrypt: bool,
+        /// Stop the balancer of a sharded cluster while a checkpoint is taken, and put it back; not needed for checkpoints to
+        /// be consistent. `schedule set` changes it later
+        #[arg(long)]
+        stop_balancer: bool,
     },
     /// List what is protected
     List,
@@ -95,12 +99,14 @@ impl Deployment {
                 snapshot_interval,
                 encrypt,
                 no_encrypt,
+                stop_balancer,
             } => {
                 let request = AddDeployment {
                     name,
                     uri,
                     snapshot_interval_seconds: snapshot_interval,
                     encrypt: (encrypt || no_encrypt).then_some(encrypt),
+                    stop_balancer,
                 };
                 let view: DeploymentView = client.post("/api/v1/deployments", &request).await?;
                 format.print(&view, |view| {

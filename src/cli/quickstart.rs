@@ -170,6 +170,7 @@ impl Quickstart {
                     uri: self.uri.clone(),
                     snapshot_interval_seconds: None,
                     encrypt: None,
+                    stop_balancer: false,
                 };
                 client.post("/api/v1/deployments", &request).await
             }

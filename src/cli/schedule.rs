@@ -1,5 +1,6 @@
 //! `headwater schedule`: when snapshots are taken, and how long they stay.
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use headwater_config::quantity::{duration_text, milliseconds};
 use headwater_model::DeploymentName;
@@ -64,6 +65,9 @@ pub struct Change {
     /// Hours back in which every instant can be restored
     #[arg(long, value_name = "HOURS")]
     window: Option<u32>,
+    /// Whether the balancer of a sharded cluster is stopped while a checkpoint is taken
+    #[arg(long, value_name = "yes|no", value_parser = BoolishValueParser::new())]
+    stop_balancer: Option<bool>,
 }
 
 fn seconds(text: &str) -> Result<u64, String> {
@@ -86,6 +90,7 @@ impl Schedule {
                     weekly_snapshot_retention_weeks: change.weekly,
                     monthly_snapshot_retention_months: change.monthly,
                     point_in_time_window_hours: change.window,
+                    stop_balancer: change.stop_balancer,
                 };
                 client.post(&place(&name), &wanted).await?
             }
@@ -119,6 +124,10 @@ fn text(view: &ScheduleView) -> String {
         (
             "any instant of the last",
             tier(view.point_in_time_window_hours, "hours"),
+        ),
+        (
+            "stops the balancer",
+            if view.stop_balancer { "yes" } else { "no" }.to_owned(),
         ),
     ]);
     let rows = view.snapshots.iter().map(|snapshot| {

@@ -196,13 +196,10 @@ fn taken_text(view: &SnapshotView) -> String {
 }
 
 fn show_text(view: &SnapshotView) -> String {
-    pairs(&[
+    let mut facts = vec![
         ("snapshot", view.id.to_string()),
         ("of", of(view)),
-        (
-            "state",
-            if view.complete { "complete" } else { "being taken" }.to_owned(),
-        ),
+        ("state", state(view)),
         ("shows", instant(view)),
         ("created", format!("{} ({})", view.created, view.reason)),
         (
@@ -213,7 +210,20 @@ fn show_text(view: &SnapshotView) -> String {
         ("newly stored", bytes(view.stored_bytes)),
         ("stays", stays(view)),
         ("because", because(view)),
-    ])
+    ];
+    if let Some(why) = &view.possibly_inconsistent {
+        facts.push(("doubt", format!("its members may not fit together: {why}")));
+    }
+    pairs(&facts)
+}
+
+fn state(view: &SnapshotView) -> String {
+    match (view.complete, &view.possibly_inconsistent, &view.waits_for) {
+        (true, None, _) => "complete".to_owned(),
+        (true, Some(_), _) => "complete, possibly inconsistent".to_owned(),
+        (false, _, None) => "being taken".to_owned(),
+        (false, _, Some(what)) => format!("being taken, waits for: {what}"),
+    }
 }
 
 fn of(view: &SnapshotView) -> String {
@@ -256,7 +266,7 @@ pub fn list_text(views: &[SnapshotView]) -> String {
                     true => view.replica_set.to_string(),
                     false => format!("{}, {} members", view.replica_set.deployment(), view.members.len()),
                 },
-                if view.complete { "complete" } else { "being taken" }.to_owned(),
+                state(view),
                 instant(view),
                 bytes(view.logical_bytes),
                 bytes(view.stored_bytes),

@@ -17,6 +17,7 @@
 //! ```
 
 pub mod ballast;
+pub mod bank;
 pub mod bed;
 pub mod certificates;
 pub mod contents;
@@ -47,7 +48,7 @@ pub use mongod::{Mongod, MongodSpec};
 pub use process::Process;
 pub use replica_set::{ReplicaSet, ReplicaSetSpec};
 pub use s3::S3;
-pub use sharded::{Cluster, Router, Transaction};
+pub use sharded::{Cluster, Router, Shared, Transaction};
 pub use trio::Trio;
 pub use until::until;
 pub use workload::{Workload, WorkloadSpec};

@@ -1,7 +1,9 @@
 //! A sharded cluster without mongos: config servers and shards of one member each, joined by internal commands, and a
 //! [`Router`] that does what a mongos would. Works with mongod 6.0; the commands are those of `reference/oplog.md` §7.3.
 
+mod ddl;
 mod router;
+mod shared;
 mod table;
 mod transaction;
 
@@ -9,6 +11,7 @@ use anyhow::{Context, Result};
 use bson::doc;
 
 pub use router::Router;
+pub use shared::Shared;
 pub use transaction::Transaction;
 
 use crate::bed::Bed;
@@ -21,6 +24,7 @@ pub const CONFIG: &str = "cfg";
 #[derive(Debug)]
 pub struct Cluster {
     version: String,
+    parameters: Vec<(String, String)>,
     config: ReplicaSet,
     shards: Vec<ReplicaSet>,
 }
@@ -28,9 +32,17 @@ pub struct Cluster {
 impl Cluster {
     /// Config servers and shards that do not know of each other.
     pub async fn apart(bed: &Bed, version: &str, shards: usize) -> Result<Cluster> {
+        Cluster::apart_with(bed, version, shards, &[]).await
+    }
+
+    async fn apart_with(bed: &Bed, version: &str, shards: usize, parameters: &[(&str, &str)]) -> Result<Cluster> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let parameters: Vec<(String, String)> = parameters.iter().map(owned).collect();
+        let config = member(version, CONFIG, "--configsvr", &parameters);
         let mut cluster = Cluster {
             version: version.to_owned(),
-            config: bed.replica_set(member(version, CONFIG, "--configsvr")).await?,
+            parameters,
+            config: bed.replica_set(config).await?,
             shards: Vec::new(),
         };
         for _ in 0..shards {
@@ -41,7 +53,12 @@ impl Cluster {
 
     /// Starts config servers and shards `sh0`, `sh1`, …, and joins them. The balancer is off.
     pub async fn start(bed: &Bed, version: &str, shards: usize) -> Result<Cluster> {
-        let mut cluster = Cluster::apart(bed, version, 0).await?;
+        Cluster::start_with(bed, version, shards, &[]).await
+    }
+
+    /// The same with `--setParameter`s for every server.
+    pub async fn start_with(bed: &Bed, version: &str, shards: usize, parameters: &[(&str, &str)]) -> Result<Cluster> {
+        let mut cluster = Cluster::apart_with(bed, version, 0, parameters).await?;
         for _ in 0..shards {
             cluster.add_shard(bed).await?;
         }
@@ -65,7 +82,8 @@ impl Cluster {
 
     async fn start_shard(&mut self, bed: &Bed) -> Result<String> {
         let name = format!("sh{}", self.shards.len());
-        let shard = bed.replica_set(member(&self.version, &name, "--shardsvr")).await?;
+        let shard = member(&self.version, &name, "--shardsvr", &self.parameters);
+        let shard = bed.replica_set(shard).await?;
         self.shards.push(shard);
         Ok(name)
     }
@@ -114,10 +132,11 @@ impl Cluster {
     }
 }
 
-fn member(version: &str, name: &str, role: &str) -> ReplicaSetSpec {
+fn member(version: &str, name: &str, role: &str, parameters: &[(String, String)]) -> ReplicaSetSpec {
     let mut spec = ReplicaSetSpec::single(version).not_replayable();
     spec.name = name.to_owned();
     spec.mongod.arguments.push(role.to_owned());
     spec.mongod.oplog_mib = 256;
+    spec.mongod.parameters.extend_from_slice(parameters);
     spec
 }

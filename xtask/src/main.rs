@@ -87,6 +87,28 @@ enum Chore {
         #[arg(long, default_value_t = 71)]
         seed: u64,
     },
+    /// Moves money, chunks and collections in a sharded cluster while checkpoints are taken, restores every checkpoint and
+    /// many other cluster times, proves that they are exact, and prints how long checkpoints take.
+    Bank {
+        /// For so long.
+        #[arg(default_value_t = 30.0)]
+        minutes: f64,
+        /// Shards beside the config servers.
+        #[arg(long, default_value_t = 2)]
+        shards: usize,
+        /// Kills daemons, agents and shards meanwhile.
+        #[arg(long)]
+        kills: bool,
+        /// Seconds between checkpoints.
+        #[arg(long, default_value_t = 60)]
+        every: u64,
+        /// About so many other cluster times are restored.
+        #[arg(long, default_value_t = 50)]
+        instants: u32,
+        /// Decides about chance.
+        #[arg(long, default_value_t = 7)]
+        seed: u64,
+    },
     /// Real mongods for tests and demos.
     #[command(subcommand)]
     Mongod(MongodChore),
@@ -126,6 +148,25 @@ fn main() -> Result<()> {
             measured("store_rates", &[&rounds.to_string()], dev)
         }
         Chore::Storm { faults, seed } => storm(faults, seed),
+        Chore::Bank {
+            minutes,
+            shards,
+            kills,
+            every,
+            instants,
+            seed,
+        } => {
+            let numbers = [every, u64::from(instants), seed].map(|number| number.to_string());
+            let [every, instants, seed] = &numbers;
+            bank(&[
+                &minutes.to_string(),
+                &shards.to_string(),
+                every,
+                instants,
+                seed,
+                &kills.to_string(),
+            ])
+        }
         Chore::Mongod(MongodChore::Install { versions }) => install(&versions),
         Chore::Mongod(MongodChore::Start { version, members }) => start(&version, members),
     }
@@ -179,6 +220,12 @@ fn storm(faults: usize, seed: u64) -> Result<()> {
         .with("HEADWATER_SEED", seed.to_string())
         .with("HEADWATER_MONGOD_VERSIONS", mongod::DEFAULT_VERSIONS[0])
         .run()
+}
+
+fn bank(arguments: &[&str]) -> Result<()> {
+    mongod::install(mongod::DEFAULT_VERSIONS[0])?;
+    chores::cargo(&["build", "--workspace", "--bins", "--tests"]).run()?;
+    chores::built("debug", "bank", arguments).run()
 }
 
 /// Builds in release and runs a program that measures.

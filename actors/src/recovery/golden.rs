@@ -39,6 +39,7 @@ fn sample() -> Catalog {
         expires_ms: image.as_ref().map(|_| 1_795_343_070_000),
         keep: image.is_none(),
         checkpoint: None,
+        possibly_inconsistent: None,
         image,
         asked_ms: 1_795_343_068_000,
         reason: "schedule".to_owned(),

@@ -236,6 +236,7 @@ impl Known {
                 expires_ms: None,
                 keep: true,
                 checkpoint: None,
+                possibly_inconsistent: None,
             };
             self.by_evidence.insert((set.clone(), id.clone()));
             self.snapshots.insert((set.clone(), id), snapshot);

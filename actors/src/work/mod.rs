@@ -11,3 +11,4 @@ pub mod restore;
 pub mod retention;
 pub mod snapshot;
 pub mod sync;
+mod under_way;

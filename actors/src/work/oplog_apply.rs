@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_cluster::Command;
-use headwater_cluster::checkpoints::{self, Bound};
+use headwater_cluster::checkpoints::{self, Bound, MemberCut};
 use headwater_model::{Optime, SnapshotId, Ts};
 use headwater_protocol::slices::documents;
 use headwater_store::oplog_store::{OplogReader, OplogSlice, OplogStore};
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::commands::submit_as_child;
 use crate::set::Set;
 use crate::work::head_store::{HeadStore, entry_fault};
+use crate::work::under_way;
 use crate::worker::{Fault, Pace, Work};
 
 /// Slices applied in one step at the most, so that requests for images never wait long.
@@ -89,13 +90,13 @@ impl OplogApplyWork {
         match bound {
             Bound::Free => None,
             Bound::Here => Some(self.head.head.applied().ts),
-            Bound::UpTo(at) | Bound::Cut(_, at) => Some(*at),
+            Bound::UpTo(at) | Bound::Cut(_, _, at) => Some(*at),
         }
     }
 
     /// Cuts the image of a checkpoint once the head is exactly there: everything up to the cut is applied, and of every
     /// transaction that was prepared by then it is known whether it belongs to it. Otherwise it is tried again at the next step.
-    async fn cut_at(&mut self, id: &SnapshotId, at: Ts) -> Result<Option<Pace>, Fault> {
+    async fn cut_at(&mut self, id: &SnapshotId, attempt: u32, at: Ts) -> Result<Option<Pace>, Fault> {
         let (_, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
         let applied = self.head.head.applied();
         if applied.ts > at {
@@ -120,10 +121,14 @@ impl OplogApplyWork {
         let command = Command::CutCheckpoint {
             set: self.set.id.clone(),
             id: id.clone(),
+            attempt,
             epoch: record.epoch,
-            image: cut.image.clone(),
-            stored_bytes: cut.stored_bytes,
-            completed_ms: self.set.ground.host.clock.now_ms(),
+            cut: MemberCut {
+                image: cut.image.clone(),
+                stored_bytes: cut.stored_bytes,
+                under_way: under_way::read(&self.head.head).await?,
+                completed_ms: self.set.ground.host.clock.now_ms(),
+            },
         };
         let known = submit_as_child(&self.set.ground.control, command).await;
         self.set.settled(&cut.image);
@@ -224,8 +229,8 @@ impl Work for OplogApplyWork {
         if pace == Pace::Idle {
             bound = self.bound()?;
         }
-        if let Bound::Cut(id, at) = bound {
-            pace = self.cut_at(&id, at).await?.unwrap_or(pace);
+        if let Bound::Cut(id, attempt, at) = bound {
+            pace = self.cut_at(&id, attempt, at).await?.unwrap_or(pace);
         }
         if pace == Pace::Idle && self.held.is_none() && self.looked.elapsed() >= LOOK_EVERY {
             self.looked = Instant::now();

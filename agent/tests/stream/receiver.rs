@@ -201,6 +201,7 @@ impl Kept {
                     reopen,
                     fetch: self.fetch.clone(),
                     note: None,
+                    balancer: None,
                 })
             }
             other => Err(Refusal::new(RefusalKind::NotFound, other)),

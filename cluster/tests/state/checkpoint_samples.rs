@@ -1,5 +1,7 @@
 //! A sharded cluster, and the commands of its checkpoints.
 
+use headwater_cluster::balancer::BalancerStep;
+use headwater_cluster::checkpoints::MemberCut;
 use headwater_cluster::sharding::{Member, Role};
 use headwater_cluster::{Command, NodeId, Sharding, State};
 use headwater_model::{Epoch, Incarnation, Phase, ReplicaSetId};
@@ -47,8 +49,58 @@ pub fn note_checkpoint(id: &str, set: &str, epoch: u64, seconds: u32) -> Command
     Command::NoteCheckpoint {
         set: member(set),
         id: snapshot(id),
+        attempt: 0,
         epoch: Epoch(epoch),
         at: at(seconds).ts,
+    }
+}
+
+pub fn fail_checkpoint(id: &str) -> Command {
+    Command::FailCheckpoint {
+        name: deployment(),
+        id: snapshot(id),
+        why: "too late".to_owned(),
+    }
+}
+
+pub fn resume_checkpoint(id: &str, attempt: u32) -> Command {
+    Command::ResumeCheckpoint {
+        name: deployment(),
+        id: snapshot(id),
+        attempt,
+    }
+}
+
+pub fn stop_balancer(stop: bool) -> Command {
+    Command::SetStopBalancer {
+        name: deployment(),
+        stop,
+    }
+}
+
+pub fn note_balancer(step: u64, outcome: BalancerStep) -> Command {
+    Command::NoteBalancer {
+        name: deployment(),
+        step,
+        outcome,
+    }
+}
+
+/// One of each kind that concerns checkpoints that wait.
+pub fn of_waiting_checkpoints() -> [Command; 3] {
+    [
+        resume_checkpoint("c1", 0),
+        stop_balancer(true),
+        note_balancer(0, BalancerStep::Found("full".to_owned())),
+    ]
+}
+
+pub fn member_cut(seconds: u32, under_way: &[&str], completed_ms: i64) -> MemberCut {
+    MemberCut {
+        image: image(seconds),
+        stored_bytes: 4096,
+        under_way: under_way.iter().map(|text| (*text).to_owned()).collect(),
+        completed_ms,
     }
 }
 
@@ -56,10 +108,9 @@ pub fn cut_checkpoint(id: &str, set: &str, epoch: u64, seconds: u32) -> Command 
     Command::CutCheckpoint {
         set: member(set),
         id: snapshot(id),
+        attempt: 0,
         epoch: Epoch(epoch),
-        image: image(seconds),
-        stored_bytes: 4096,
-        completed_ms: 1_795_343_071_000,
+        cut: member_cut(seconds, &[], 1_795_343_071_000),
     }
 }
 

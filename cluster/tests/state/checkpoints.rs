@@ -3,10 +3,11 @@
 use headwater_cluster::checkpoints::{self, Bound, Outcome, PATIENCE_MS};
 use headwater_cluster::sharding;
 use headwater_cluster::{Command, RefusalKind, State, apply};
-use headwater_model::{Incarnation, Ts};
+use headwater_model::{Incarnation, Ts, limits};
 
 use crate::checkpoint_samples::{
-    cluster, cut_checkpoint, join, member, note_checkpoint, noted, open_checkpoint, set_sharding, sharding as members,
+    cluster, cut_checkpoint, join, member, member_cut, note_checkpoint, noted, open_checkpoint, resume_checkpoint,
+    set_sharding, sharding as members,
 };
 use crate::samples::{at, deployment, done, registered, snapshot};
 
@@ -60,7 +61,7 @@ fn heads_stand_still_then_go_to_their_notes_then_to_the_cut_and_then_on() {
     // A second note of the same member, of an agent that lost the answer, changes nothing: the head may be at the first.
     done(&mut state, &note_checkpoint("c1", "cfg", 1, 145));
     done(&mut state, &note_checkpoint("c1", "sh0", 2, 150));
-    let cut = Bound::Cut(snapshot("c1"), at(150).ts);
+    let cut = Bound::Cut(snapshot("c1"), 0, at(150).ts);
     assert_eq!(bounds(&state), [cut.clone(), cut.clone()]);
     done(&mut state, &cut_checkpoint("c1", "cfg", 1, 140));
     assert_eq!(bounds(&state), [Bound::Free, cut]);
@@ -82,7 +83,11 @@ fn heads_stand_still_then_go_to_their_notes_then_to_the_cut_and_then_on() {
 #[test]
 fn notes_are_asked_for_until_every_oplog_stored_reaches_the_cut() {
     let mut state = cluster();
-    let wanted = |state: &State, tip| checkpoints::wanted_note(state, &member("cfg"), tip);
+    let wanted = |state: &State, tip| {
+        let wanted = checkpoints::wanted_note(state, &member("cfg"), tip)?;
+        assert_eq!(wanted.attempt, 0);
+        Some((wanted.checkpoint, wanted.at_least))
+    };
     assert_eq!(wanted(&state, Ts::ZERO), None);
     done(&mut state, &open_checkpoint("c1", 0));
     assert_eq!(wanted(&state, Ts::MAX), Some((snapshot("c1"), Ts::ZERO)));
@@ -190,4 +195,87 @@ fn snapshots_of_one_checkpoint_are_kept_and_go_together() {
     };
     done(&mut state, &drop);
     assert!(state.snapshots.is_empty() && state.checkpoints[&deployment()].all.is_empty());
+}
+
+/// Both members say so of an attempt.
+fn attempted(state: &mut State, attempt: u32, under_way: &[&str]) {
+    for (set, epoch) in [("cfg", 1), ("sh0", 2)] {
+        let mut command = note_checkpoint("c1", set, epoch, 160);
+        if let Command::NoteCheckpoint { attempt: of, .. } = &mut command {
+            *of = attempt;
+        }
+        done(state, &command);
+    }
+    for (set, epoch, texts) in [("cfg", 1, under_way), ("sh0", 2, &[])] {
+        let mut command = cut_checkpoint("c1", set, epoch, 160);
+        if let Command::CutCheckpoint { attempt: of, cut, .. } = &mut command {
+            (*of, *cut) = (attempt, member_cut(160, texts, 1_000));
+        }
+        done(state, &command);
+    }
+}
+
+#[test]
+fn what_is_under_way_at_the_cut_is_waited_for_by_new_attempts_and_then_told_of() {
+    let resharding = ["resharding of d.c (cloning)"];
+    let of_c1 = |state: &State| state.checkpoints[&deployment()].all[&snapshot("c1")].clone();
+    let marks = |state: &State| -> Vec<Option<String>> {
+        let snapshots = state.snapshots.values();
+        snapshots.map(|s| s.possibly_inconsistent.clone()).collect()
+    };
+    let plan = |state: &State, stage_ms| checkpoints::plan(state, 0, |_, _| stage_ms, || None);
+    let mut state = cluster();
+    done(&mut state, &open_checkpoint("c1", 0));
+    attempted(&mut state, 0, &resharding);
+    assert!(state.snapshots.is_empty());
+    assert_eq!(
+        bounds(&state),
+        [Bound::Free, Bound::Free],
+        "nobody stands still meanwhile"
+    );
+    assert_eq!(checkpoints::wanted_note(&state, &member("cfg"), Ts::ZERO), None);
+    let what = of_c1(&state).waits_for;
+    assert_eq!(what.as_deref(), Some("resharding of d.c (cloning) (cfg)"));
+    assert!(plan(&state, limits::CHECKPOINT_REST_MS - 1).is_empty());
+    assert_eq!(plan(&state, limits::CHECKPOINT_REST_MS), [resume_checkpoint("c1", 1)]);
+    done(&mut state, &resume_checkpoint("c1", 1));
+    assert_eq!(bounds(&state), [Bound::Here, Bound::Here]);
+    // What was said of the attempt before is over.
+    for late in [
+        note_checkpoint("c1", "cfg", 1, 145),
+        cut_checkpoint("c1", "sh0", 2, 150),
+    ] {
+        assert_eq!(refusal(&mut state, &late), RefusalKind::OutOfOrder);
+    }
+    let wanted = checkpoints::wanted_note(&state, &member("cfg"), Ts::ZERO).unwrap();
+    assert_eq!((wanted.attempt, wanted.at_least), (1, Ts::ZERO));
+    assert!(plan(&state, PATIENCE_MS - 1).is_empty());
+    assert!(matches!(
+        plan(&state, PATIENCE_MS)[..],
+        [Command::FailCheckpoint { .. }]
+    ));
+
+    // It is over by then: the checkpoint is like any other.
+    let mut over = state.clone();
+    attempted(&mut over, 1, &[]);
+    assert_eq!(marks(&over), [None, None]);
+
+    // It is never over: the last attempt is sealed and marked.
+    let mut rests_ms = limits::CHECKPOINT_REST_MS;
+    for attempt in 1..limits::CHECKPOINT_ATTEMPTS {
+        assert!(state.snapshots.is_empty());
+        attempted(&mut state, attempt, &resharding);
+        if attempt + 1 < limits::CHECKPOINT_ATTEMPTS {
+            let rest_ms = (0..).find(|ms| !plan(&state, *ms).is_empty()).unwrap();
+            rests_ms += rest_ms;
+            done(&mut state, &resume_checkpoint("c1", attempt + 1));
+        }
+    }
+    assert!((100_000..130_000).contains(&rests_ms), "{rests_ms}");
+    let why = "under way at the cut: resharding of d.c (cloning) (cfg)";
+    assert_eq!(marks(&state), [Some(why.to_owned()), Some(why.to_owned())]);
+    assert_eq!(
+        (of_c1(&state).outcome, of_c1(&state).doubt.as_deref()),
+        (Outcome::Sealed, Some(why))
+    );
 }

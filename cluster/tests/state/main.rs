@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail anywhere")]
 
 mod audit;
+mod balancer;
 mod catalog;
 mod checkpoint_samples;
 mod checkpoints;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::checkpoint_samples::{cut_checkpoint, note_checkpoint, open_checkpoint, set_sharding};
+use crate::checkpoint_samples::{
+    cut_checkpoint, fail_checkpoint, note_checkpoint, of_waiting_checkpoints, open_checkpoint, set_sharding,
+};
 use headwater_cluster::audit::AuditEntry;
 use headwater_cluster::command::RestoreProgress;
 use headwater_cluster::integrity::{CheckKind, CheckState, Damage, DamageKind, Pass, Standing};
@@ -454,15 +456,12 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
         open_checkpoint("c1", 0),
         note_checkpoint("c1", "sh0", 2, 150),
         cut_checkpoint("c1", "sh0", 2, 150),
-        Command::FailCheckpoint {
-            name: deployment(),
-            id: snapshot("c1"),
-            why: "too late".to_owned(),
-        },
+        fail_checkpoint("c1"),
         begin_audit(77),
         end_audit(77, None),
     ];
-    commands.into_iter().map(|command| (name(&command), command)).collect()
+    let commands = commands.into_iter().chain(of_waiting_checkpoints());
+    commands.map(|command| (name(&command), command)).collect()
 }
 
 pub fn report() -> GroomReport {
@@ -538,10 +537,13 @@ fn name(command: &Command) -> &'static str {
         Command::FailCheckpoint { .. } => NAMES[49],
         Command::BeginAudit { .. } => NAMES[50],
         Command::EndAudit { .. } => NAMES[51],
+        Command::ResumeCheckpoint { .. } => NAMES[52],
+        Command::SetStopBalancer { .. } => NAMES[53],
+        Command::NoteBalancer { .. } => NAMES[54],
     }
 }
 
-pub const NAMES: [&str; 52] = [
+pub const NAMES: [&str; 55] = [
     "AddDeployment",
     "RemoveDeployment",
     "SetDeploymentActive",
@@ -594,6 +596,9 @@ pub const NAMES: [&str; 52] = [
     "FailCheckpoint",
     "BeginAudit",
     "EndAudit",
+    "ResumeCheckpoint",
+    "SetStopBalancer",
+    "NoteBalancer",
 ];
 
 /// Carries out a command that must succeed.

@@ -1,6 +1,6 @@
 //! What a mongos does: routes by the chunks, tells shards which version it knows, and looks again when that is stale.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -45,11 +45,21 @@ impl Router {
         self.wire(member)?.command(db, &command).await
     }
 
-    async fn config(&mut self, collection: &str, filter: Document) -> Result<Vec<Document>> {
+    /// Whether every member answers; if not, the connections are of no use any more.
+    pub async fn answers(&mut self) -> bool {
+        for wire in self.wires.values_mut() {
+            if wire.ask("admin", &doc! { "ping": 1 }).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    pub(super) async fn config(&mut self, collection: &str, filter: Document) -> Result<Vec<Document>> {
         self.wire(CONFIG)?.find("config", collection, filter).await
     }
 
-    async fn database(&mut self, db: &str) -> Result<Document> {
+    pub(super) async fn database(&mut self, db: &str) -> Result<Document> {
         let found = self.config("databases", doc! { "_id": db }).await?;
         found.into_iter().next().with_context(|| format!("no database {db}"))
     }
@@ -165,6 +175,12 @@ impl Router {
         bail!("{shard} went on calling {ns} stale")
     }
 
+    /// The shards that hold chunks of a sharded collection.
+    pub(super) async fn owners(&mut self, ns: &str) -> Result<BTreeSet<String>> {
+        let table = self.sharded(ns).await?;
+        Ok(table.chunks.iter().map(|chunk| chunk.shard.clone()).collect())
+    }
+
     /// One attempt; the reply may say that it failed.
     pub(super) async fn once(&mut self, ns: &str, shard: &str, command: &Document) -> Result<Document> {
         let db = split(ns)?.0;
@@ -180,7 +196,7 @@ impl Router {
         self.wire(shard)?.ask(db, &command).await
     }
 
-    pub(super) async fn look_again(&mut self, ns: &str) {
+    pub(crate) async fn look_again(&mut self, ns: &str) {
         self.tables.remove(ns);
         // The shard refreshes itself by the attempt that it refused.
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -8,6 +8,7 @@ use headwater_tests::{Bed, ReplicaSet, ReplicaSetSpec, Trio, Workload, WorkloadS
 use serde_json::Value;
 use tokio::time::Instant;
 
+mod checkpoints;
 mod faults;
 mod partitions;
 mod phases;

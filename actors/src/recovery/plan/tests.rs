@@ -51,6 +51,7 @@ fn snapshot(incarnation: u64, seconds: Option<u32>) -> Snapshot {
         expires_ms: Some(4),
         keep: false,
         checkpoint: None,
+        possibly_inconsistent: None,
     }
 }
 
