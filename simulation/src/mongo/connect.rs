@@ -126,7 +126,7 @@ impl Deployment {
                 }
             }
             if began.elapsed() >= Duration::from_millis(within.unsigned_abs().into()) {
-                trace::mark("source: note not committed in time");
+                trace::line("source: a note is not committed in time");
                 let error = doc! { "code": 64, "codeName": "WriteConcernFailed" };
                 return Ok(doc! { "ok": 1.0, "operationTime": time, "writeConcernError": error });
             }

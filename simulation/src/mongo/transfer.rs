@@ -253,7 +253,7 @@ impl Cluster {
                 match mongo.is_durable((count, at)) {
                     Some(true) => part.step = Step::Done,
                     Some(false) => continue,
-                    None => trace::mark("source: decision taken back and told again"),
+                    None => trace::line("source: a decision was taken back and is told again"),
                 }
             }
             if part.step == Step::Done || Instant::now() < part.due || !mongo.is_writable() {
