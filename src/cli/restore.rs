@@ -1,15 +1,14 @@
 //! `headwater restore`: gives data back as it was at an instant.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use headwater_model::DeploymentName;
 use headwater_protocol::admin::{At, Destination, Rename, RestorePlanView, RestoreRequest, RestoreState, RestoreView};
 use headwater_protocol::redact;
 
 use crate::cli::archive::Sink;
+use crate::cli::named::Named;
 use crate::cli::progress::Progress;
 use crate::cli::restores;
 use crate::client::Client;
@@ -40,7 +39,7 @@ const NAMESPACES_SHOWN: usize = 200;
 pub struct Restore {
     /// Which deployment; a sharded cluster as its routers show it, or one of its replica sets as DEPLOYMENT/SET
     #[arg(value_name = "NAME")]
-    source: Source,
+    source: Named,
     /// Which instant: latest, snapshot:ID, 2026-11-22T10:33:11Z, an oplog position T,I, or a time ago such as -15m
     #[arg(long, value_name = "INSTANT", allow_hyphen_values = true, value_parser = instant)]
     at: At,
@@ -76,29 +75,6 @@ pub struct Restore {
     /// Do not ask
     #[arg(long)]
     yes: bool,
-}
-
-/// A deployment, or one replica set of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Source {
-    deployment: DeploymentName,
-    set: Option<String>,
-}
-
-impl FromStr for Source {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (deployment, set) = match text.split_once('/') {
-            Some((deployment, set)) => (deployment, Some(set.to_owned())),
-            None => (text, None),
-        };
-        let deployment = DeploymentName::new(deployment).map_err(|e| e.to_string())?;
-        if set.as_deref() == Some("") {
-            return Err("the replica set is missing after the slash".to_owned());
-        }
-        Ok(Source { deployment, set })
-    }
 }
 
 fn instant(text: &str) -> Result<At, String> {
@@ -181,7 +157,7 @@ impl Restore {
         RestoreRequest {
             at: self.at.clone(),
             to: self.destination(),
-            replica_set: self.source.set.clone(),
+            replica_set: self.source.member.clone(),
             include: self.ns_include.clone(),
             rename: self.ns_rename.clone(),
             with_users: self.with_users,
@@ -360,15 +336,6 @@ mod tests {
         assert_eq!(rename("shop.*=copy.*"), Ok(pair("shop.*", "copy.*")));
         for wrong in ["a.b", "a.b=", "=a.b", "a=b", "a.*=b.c", ""] {
             assert!(rename(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn a_source_is_a_deployment_or_one_set_of_it() {
-        assert_eq!("shop".parse::<Source>().unwrap().set, None);
-        assert_eq!("shop/rs1".parse::<Source>().unwrap().set.as_deref(), Some("rs1"));
-        for wrong in ["", "/rs1", "shop/", "a b"] {
-            assert!(wrong.parse::<Source>().is_err(), "{wrong:?}");
         }
     }
 }

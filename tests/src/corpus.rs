@@ -104,12 +104,6 @@ pub async fn fill(uri: &str, spec: CorpusSpec) -> Result<Made> {
 async fn fill_one(client: &Client, kind: &Kind, count: u64, mut rng: StdRng) -> Result<u64> {
     let database = client.database(DATABASE);
     let collection = database.collection::<RawDocumentBuf>(kind.collection);
-    for field in kind.indexes {
-        let index = doc! { "key": { *field: 1 }, "name": format!("{field}_1") };
-        database
-            .run_command(doc! { "createIndexes": kind.collection, "indexes": [index] })
-            .await?;
-    }
     let mut inserts = JoinSet::new();
     let mut total = 0;
     let mut batch: Vec<RawDocumentBuf> = Vec::new();
@@ -130,6 +124,12 @@ async fn fill_one(client: &Client, kind: &Kind, count: u64, mut rng: StdRng) -> 
     }
     while !inserts.is_empty() {
         finish(inserts.join_next().await)?;
+    }
+    for field in kind.indexes {
+        let index = doc! { "key": { *field: 1 }, "name": format!("{field}_1") };
+        database
+            .run_command(doc! { "createIndexes": kind.collection, "indexes": [index] })
+            .await?;
     }
     Ok(total)
 }

@@ -59,6 +59,12 @@ impl ReplicaSetSpec {
         self
     }
 
+    /// With so much memory for data, as a server has that is measured.
+    pub fn cache_mib(mut self, size: u32) -> Self {
+        self.mongod.cache_mib = size;
+        self
+    }
+
     /// With one more `--setParameter`.
     pub fn parameter(mut self, name: &str, value: impl ToString) -> Self {
         self.mongod = self.mongod.parameter(name, value);

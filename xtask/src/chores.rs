@@ -80,5 +80,21 @@ pub fn has(subcommand: &str) -> bool {
 fn command(program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(workspace());
+    // What cargo told this program about itself; the cargo that it calls would take some of it for changes, and build anew.
+    let of_this = std::env::vars_os().map(|(name, _)| name);
+    for name in of_this.filter(|name| name.to_str().is_some_and(tells_of_this_package)) {
+        command.env_remove(name);
+    }
     command
+}
+
+/// Whether cargo sets the variable for programs that it runs: <https://doc.rust-lang.org/cargo/reference/environment-variables.html>.
+fn tells_of_this_package(variable: &str) -> bool {
+    let exact = [
+        "CARGO_MANIFEST_DIR",
+        "CARGO_MANIFEST_PATH",
+        "CARGO_MANIFEST_LINKS",
+        "CARGO_PRIMARY_PACKAGE",
+    ];
+    exact.contains(&variable) || variable.starts_with("CARGO_PKG_") || variable.starts_with("CARGO_BIN_")
 }

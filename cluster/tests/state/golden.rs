@@ -8,7 +8,8 @@ use std::path::Path;
 
 use headwater_cluster::{Command, State, codec};
 
-use crate::samples::{every_kind, full};
+use crate::every_kind::every_kind;
+use crate::samples::full;
 
 #[test]
 fn commands_and_states_are_encoded_as_ever() {

@@ -12,11 +12,12 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::checkpoint_samples;
-use crate::samples::{self, NAMES, at, image, snapshot};
+use crate::every_kind::{NAMES, every_kind};
+use crate::samples::{self, at, image, snapshot};
 
 #[test]
 fn there_is_a_sample_of_every_kind() {
-    let kinds: BTreeSet<&str> = samples::every_kind().into_iter().map(|(name, _)| name).collect();
+    let kinds: BTreeSet<&str> = every_kind().into_iter().map(|(name, _)| name).collect();
     assert_eq!(kinds, BTreeSet::from(NAMES));
 }
 
@@ -55,7 +56,7 @@ fn every_kind_of_command_succeeds_somewhere_and_is_refused_somewhere() {
         samples::full(),
         checkpoint_samples::noted(),
     ] {
-        for (name, command) in samples::every_kind() {
+        for (name, command) in every_kind() {
             match apply(&mut state.clone(), &command).is_refused() {
                 true => refused.insert(name),
                 false => succeeded.insert(name),
@@ -79,7 +80,7 @@ fn every_kind_of_command_succeeds_somewhere_and_is_refused_somewhere() {
 fn nothing_an_owner_may_say_is_accepted_from_a_former_one() {
     let mut kinds = BTreeSet::new();
     for state in [samples::registered(), samples::routine(), samples::full()] {
-        let of_owners = samples::every_kind()
+        let of_owners = every_kind()
             .into_iter()
             .filter(|(_, command)| format!("{command:?}").contains("epoch: Epoch(1)"));
         for (name, command) in of_owners.filter(|(_, command)| !apply(&mut state.clone(), command).is_refused()) {

@@ -8,6 +8,7 @@ mod catalog;
 mod checkpoint_samples;
 mod checkpoints;
 mod deployments;
+mod every_kind;
 mod golden;
 mod grooms;
 mod integrity;

@@ -15,6 +15,8 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
 const VERSION: &str = "6.0.5";
+/// As much as a server has that is not made for tests only.
+const CACHE_MIB: u32 = 2048;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -24,7 +26,12 @@ async fn main() -> Result<()> {
         .context("a scale, such as 0.1")?;
     let bed = Bed::new().await?;
     let source = bed
-        .replica_set(ReplicaSetSpec::single(VERSION).not_replayable().oplog_mib(4096))
+        .replica_set(
+            ReplicaSetSpec::single(VERSION)
+                .not_replayable()
+                .oplog_mib(4096)
+                .cache_mib(CACHE_MIB),
+        )
         .await?;
     let made = corpus::fill(&source.uri(), CorpusSpec { seed: 1, scale }).await?;
     println!("| what | figure |\n|---|---|");
@@ -151,7 +158,7 @@ async fn catch_up(source: &ReplicaSet, headwater: &mut Headwater, scale: f64) ->
 /// What a restore is compared with: the driver reads the source and inserts, four collections at once, then indexes.
 async fn plain_copy(bed: &Bed, source: &ReplicaSet) -> Result<()> {
     let target = bed
-        .replica_set(ReplicaSetSpec::single(VERSION).not_replayable())
+        .replica_set(ReplicaSetSpec::single(VERSION).not_replayable().cache_mib(CACHE_MIB))
         .await?;
     let began = now();
     let database = source.client().database(corpus::DATABASE);
@@ -317,7 +324,7 @@ async fn restore(bed: &Bed, source: &ReplicaSet, headwater: &Headwater) -> Resul
     let end = source.mark("end").await?;
     until_stored(headwater, end).await?;
     let target = bed
-        .replica_set(ReplicaSetSpec::single(VERSION).not_replayable())
+        .replica_set(ReplicaSetSpec::single(VERSION).not_replayable().cache_mib(CACHE_MIB))
         .await?;
     let began = now();
     let done = headwater

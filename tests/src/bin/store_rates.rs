@@ -14,6 +14,7 @@ use headwater_store::backend::open::{Places, open};
 use headwater_store::objects::Objects;
 use headwater_tests::{Bed, ReplicaSetSpec, S3};
 use rand::{RngCore, SeedableRng, rngs::StdRng};
+use ring::digest::{SHA256, digest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -76,7 +77,11 @@ impl Raw<'_> {
             }),
             Raw::S3(port) => {
                 let length = bytes.len();
-                let head = format!("PUT /backups/raw/{number} HTTP/1.1\r\nContent-Length: {length}\r\n");
+                // The service takes nothing by plain HTTP whose signature does not cover this.
+                let hash = hex::encode(digest(&SHA256, bytes));
+                let head = format!(
+                    "PUT /backups/raw/{number} HTTP/1.1\r\nContent-Length: {length}\r\nx-amz-content-sha256: {hash}\r\n"
+                );
                 http(*port, &head, bytes).await.map(drop)
             }
             Raw::Mongodb(collection) => {

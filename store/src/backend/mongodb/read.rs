@@ -1,12 +1,12 @@
 //! Reading: see the module above for what a read waits for.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, RawDocumentBuf, doc};
 use bytes::{Bytes, BytesMut};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{Apart, CHUNK_BYTES, Found, MongodbObjects, Where, failure};
 use crate::objects::{ObjectMeta, StoreError};
@@ -17,6 +17,11 @@ const COMMIT_WAIT_MS: i64 = 20_000;
 const PAUSES_MS: [u64; 6] = [100, 200, 500, 1_000, 2_000, 4_000];
 /// How often a read begins anew whose object is replaced under it.
 const REPLACED: usize = 8;
+
+/// Just below what fits into one answer of a server, 16 MiB.
+const CHUNKS_PER_READ: u32 = 60;
+/// So that the server reads while we copy.
+const READS_AT_ONCE: usize = 2;
 
 /// What a read must see.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -162,34 +167,47 @@ impl MongodbObjects {
         }
         let chunk = CHUNK_BYTES as u64;
         let (first, last) = ((range.start / chunk) as u32, ((range.end - 1) / chunk) as u32);
-        let ids = doc! { "$gte": binary(&apart.chunk(first)), "$lte": binary(&apart.chunk(last)) };
+        let parts = (first..=last).step_by(CHUNKS_PER_READ as usize).map(|part| {
+            let until = last.min(part + CHUNKS_PER_READ - 1);
+            async move { Ok::<_, StoreError>((part, until, self.chunks(key, apart, part..=until).await?)) }
+        });
+        let mut parts = stream::iter(parts).buffered(READS_AT_ONCE);
+        let mut bytes = BytesMut::with_capacity((range.end - range.start) as usize);
+        while let Some((part, until, found)) = parts.try_next().await? {
+            if found.len() as u64 != u64::from(until - part) + 1 {
+                return Ok(None);
+            }
+            for (number, document) in (part..).zip(&found) {
+                let begins = u64::from(number) * chunk;
+                let due = chunk.min(size - begins);
+                let data = document.get_binary("d").map_or(&[][..], |d| d.bytes);
+                let id = document.get_binary("_id").map_or(&[][..], |id| id.bytes);
+                if data.len() as u64 != due || id != apart.chunk(number) {
+                    let detail = format!("its chunk {number} is not as it was written");
+                    return Err(StoreError::damaged(key, detail));
+                }
+                let from = range.start.saturating_sub(begins) as usize;
+                let to = due.min(range.end - begins) as usize;
+                bytes.extend_from_slice(&data[from..to]);
+            }
+        }
+        Ok(Some(bytes.freeze()))
+    }
+
+    async fn chunks(
+        &self,
+        key: &str,
+        apart: Apart,
+        numbers: RangeInclusive<u32>,
+    ) -> Result<Vec<RawDocumentBuf>, StoreError> {
+        let ids = doc! { "$gte": binary(&apart.chunk(*numbers.start())), "$lte": binary(&apart.chunk(*numbers.end())) };
         let command = doc! {
             "find": "chunks",
             "filter": { "_id": ids },
             "sort": { "_id": 1 },
-            "batchSize": i64::from(last - first) + 1,
+            "batchSize": i64::from(CHUNKS_PER_READ),
         };
-        let found = self.command(key, command, Sees::Committed).await?;
-        if found.len() as u64 != u64::from(last - first) + 1 {
-            return Ok(None);
-        }
-        let mut bytes = BytesMut::with_capacity((range.end - range.start) as usize);
-        for (number, document) in (first..).zip(&found) {
-            let begins = u64::from(number) * chunk;
-            let due = chunk.min(size - begins);
-            let data = document.get_binary("d").map_or(&[][..], |d| d.bytes);
-            let id = document.get_binary("_id").map_or(&[][..], |id| id.bytes);
-            if data.len() as u64 != due || id != apart.chunk(number) {
-                return Err(StoreError::damaged(
-                    key,
-                    format!("its chunk {number} is not as it was written"),
-                ));
-            }
-            let from = range.start.saturating_sub(begins) as usize;
-            let to = due.min(range.end - begins) as usize;
-            bytes.extend_from_slice(&data[from..to]);
-        }
-        Ok(Some(bytes.freeze()))
+        self.command(key, command, Sees::Committed).await
     }
 
     /// A chunk was gone: fine if the object has been replaced or removed meanwhile.
