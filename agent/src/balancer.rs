@@ -3,11 +3,16 @@
 //! With the commands that a mongos sends them where the login may use those (`clusterManager`); else by `config.settings`, which
 //! role `backup` may write and the balancer reads before every round.
 
+use std::time::Duration;
+
 use bson::{Bson, Document, doc};
 use headwater_protocol::agent::{BalancerOrder, BalancerOutcome, BalancerWish, BalancerWord};
 
 use crate::source::{Node, Source, SourceError};
 
+/// An order that is older is not carried out: this process stood still, another may have put the balancer back meanwhile,
+/// and nobody would know that it has to be done again.
+pub const ORDER_HOLDS: Duration = Duration::from_secs(10);
 /// How long the end of the balancer's round is waited for.
 const ROUND_ENDS_WITHIN_MS: i32 = 20_000;
 

@@ -8,6 +8,7 @@ use headwater_model::{Optime, Ts, limits};
 use headwater_protocol::agent::{BalancerWord, FetchRequest, NoteOrder, Noted, PollRequest, ScanProgress, StreamFault};
 use headwater_protocol::frame::{self, FrameKind};
 use headwater_protocol::slices::DocumentsHeader;
+use tokio::time::Instant;
 
 use crate::balancer;
 use crate::scan::listing;
@@ -78,6 +79,7 @@ pub async fn run(conversation: &Conversation) -> Result<Infallible, End> {
             noted: told.noted,
             balancer: told.balancer,
         };
+        let asked = Instant::now();
         let reply = conversation.service.poll(&conversation.set, &request).await?;
         if reply.reopen {
             return Err(End::Reopen("the service asks for it".to_owned()));
@@ -86,6 +88,7 @@ pub async fn run(conversation: &Conversation) -> Result<Infallible, End> {
             answer(conversation, request).await?;
         }
         if let Some(order) = reply.balancer
+            && asked.elapsed() < balancer::ORDER_HOLDS
             && let Some(word) = balancer::carry_out(&conversation.source, &order).await
         {
             conversation.status.change(|told| told.balancer = Some(word));
