@@ -1,5 +1,12 @@
 //! One command of every kind.
 
+use headwater_cluster::integrity::{CheckState, Pass};
+use headwater_cluster::{Command, NodeId, Piece, RestoreState};
+use headwater_model::{Epoch, Incarnation, Phase};
+
+use crate::checkpoint_samples::{
+    cut_checkpoint, fail_checkpoint, note_checkpoint, of_waiting_checkpoints, open_checkpoint, set_sharding,
+};
 use crate::samples::*;
 
 /// One command of every kind, with its name.

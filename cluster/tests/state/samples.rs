@@ -1,16 +1,13 @@
-//! A deployment to begin with, and one command of every kind.
+//! A deployment to begin with, and commands.
 
 use std::collections::BTreeMap;
 
-use crate::checkpoint_samples::{
-    cut_checkpoint, fail_checkpoint, note_checkpoint, of_waiting_checkpoints, open_checkpoint, set_sharding,
-};
 use headwater_cluster::audit::AuditEntry;
 use headwater_cluster::command::RestoreProgress;
-use headwater_cluster::integrity::{CheckKind, CheckState, Damage, DamageKind, Pass, Standing};
+use headwater_cluster::integrity::{CheckKind, CheckState, Damage, DamageKind, Standing};
 use headwater_cluster::retention::Retention;
 use headwater_cluster::timetable::ReferenceTime;
-use headwater_cluster::{Command, GroomReport, ImageRef, Key, NodeId, Piece, Response, RestoreState, State, apply};
+use headwater_cluster::{Command, GroomReport, ImageRef, Key, NodeId, Response, RestoreState, State, apply};
 use headwater_model::{
     DataKeyId, DeploymentName, Epoch, Incarnation, KeyRole, MasterKeyId, Optime, Phase, ReplicaSetId, SnapshotId, Ts,
     WrappedKey,
