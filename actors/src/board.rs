@@ -43,6 +43,7 @@ pub struct Fetched {
 struct Inner {
     word: AgentWord,
     applied: Option<Optime>,
+    memtable_bytes: usize,
     trouble: BTreeMap<&'static str, String>,
     wanted: BTreeMap<u64, FetchRequest>,
     arrived: Vec<Fetched>,
@@ -83,6 +84,16 @@ impl Board {
     /// How far the head is.
     pub fn applied(&self) -> Option<Optime> {
         self.lock().applied
+    }
+
+    /// Notes how many bytes of changes the head holds in memory.
+    pub fn set_memtable_bytes(&self, bytes: usize) {
+        self.lock().memtable_bytes = bytes;
+    }
+
+    /// How many bytes of changes the head holds in memory.
+    pub fn memtable_bytes(&self) -> usize {
+        self.lock().memtable_bytes
     }
 
     /// Forgets how far the head was: it is another head now.

@@ -255,6 +255,11 @@ impl Backup {
             "Memory of the index of blocks.",
             blocks.index_memory as f64,
         );
+        gauge(
+            "headwater_memtable_bytes",
+            "Changes that the head holds in memory, in bytes.",
+            open.board.memtable_bytes() as f64,
+        );
         let glance = &status.integrity;
         gauge(
             "headwater_damaged_objects",

@@ -38,7 +38,7 @@ pub enum CodecError {
         version: u8,
     },
     /// Damaged, or kept under another key than it was written for.
-    #[error("a {what} does not match its checksum: the disk is damaged")]
+    #[error("a {what} does not match its checksum: the disk is damaged; let this node join anew with an empty one")]
     Checksum {
         /// Of which kind.
         what: &'static str,
@@ -77,7 +77,7 @@ pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T
 pub fn frame(key: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut framed = Vec::with_capacity(1 + CHECKSUM_BYTES + payload.len());
     framed.push(VERSION);
-    framed.extend(checksum(key, payload));
+    framed.extend(checksum(VERSION, key, payload));
     framed.extend(payload);
     framed
 }
@@ -85,24 +85,22 @@ pub fn frame(key: &[u8], payload: &[u8]) -> Vec<u8> {
 /// Undoes [`frame`].
 pub fn unframe<'a>(what: &'static str, key: &[u8], framed: &'a [u8]) -> Result<&'a [u8], CodecError> {
     let (version, rest) = framed.split_first().ok_or(CodecError::Checksum { what })?;
-    if *version != VERSION {
-        return Err(CodecError::Version {
-            what,
-            version: *version,
-        });
-    }
     let (sum, payload) = rest
         .split_at_checked(CHECKSUM_BYTES)
         .ok_or(CodecError::Checksum { what })?;
-    if sum != checksum(key, payload) {
+    // Of every version the checksum is this one, so that a flipped bit in the version is damage and not an upgrade.
+    if sum != checksum(*version, key, payload) {
         return Err(CodecError::Checksum { what });
     }
-    Ok(payload)
+    match *version {
+        VERSION => Ok(payload),
+        version => Err(CodecError::Version { what, version }),
+    }
 }
 
-fn checksum(key: &[u8], payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
+fn checksum(version: u8, key: &[u8], payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&[VERSION]);
+    hasher.update(&[version]);
     hasher.update(&(key.len() as u64).to_le_bytes());
     hasher.update(key);
     hasher.update(payload);

@@ -61,6 +61,16 @@ pub enum KvError {
         /// What the system said.
         reason: String,
     },
+    /// What was durable is not there any more, or not as it was.
+    #[error(
+        "the disk in {path} is damaged: {reason}; do not go on with it: move the folder away and join anew with an empty one"
+    )]
+    Damaged {
+        /// Where.
+        path: String,
+        /// What is missing.
+        reason: String,
+    },
     /// The disk failed. What of the unflushed batches is durable is unknown: end the process and open again.
     #[error("the disk failed at {during}: {reason}; what was written since the last flush is in doubt")]
     Failed {
@@ -77,6 +87,7 @@ pub enum KvError {
 /// - `flush` is a barrier: once it returned `Ok`, every batch whose `write` had returned before `flush` was called
 ///   survives the loss of the process and of power.
 /// - After a crash the surviving batches are an exact prefix of the written ones.
+/// - Bits that rot are never silent: a disk that does not hold what was durable is not opened, or a read fails.
 /// - After `Failed` from `write` or `flush` nothing may be concluded, least of all that trying again helps.
 ///
 /// Reads and writes work on memory and may block for a moment; `flush` waits off the async thread.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail anywhere")]
 
+use std::path::Path;
 use std::sync::Arc;
 
 use headwater_host::memory::MemoryDisk;
@@ -152,4 +153,91 @@ async fn a_folder_in_use_is_not_opened_twice() {
     assert!(matches!(second, KvError::Open { .. }), "{second}");
     drop(first);
     SledKv::open(folder.path(), tasks).unwrap();
+}
+
+/// Bits of the database that are set to something, spread over all of it.
+fn bits(file: &[u8]) -> Vec<usize> {
+    let written: Vec<usize> = (0..file.len()).filter(|at| file[*at] != 0).collect();
+    let step = (written.len() / 60).max(1);
+    written.into_iter().step_by(step).map(|at| at * 8 + at % 8).collect()
+}
+
+#[tokio::test]
+async fn a_database_with_a_flipped_bit_is_refused_or_right_and_never_forgets_silently() {
+    let (tasks, folder) = (Arc::new(TokioTasks::current().unwrap()), tempfile::tempdir().unwrap());
+    let whole = folder.path().join("whole");
+    let kv = SledKv::open(&whole, tasks.clone()).unwrap();
+    for n in 0..300 {
+        kv.write(vec![
+            put(&format!("key {n:05}"), &format!("value {n}")),
+            put("vote", &n.to_string()),
+        ])
+        .unwrap();
+        kv.flush().await.unwrap();
+    }
+    let wanted = kv.range(b"".as_slice()..b"\xff\xff", 1000).unwrap();
+    assert_eq!(wanted.len(), 301, "what the disk keeps for itself is not shown");
+    assert_eq!(kv.last(b"".as_slice()..b"\xff\xff").unwrap().unwrap().0, b"vote");
+    // As a kill leaves it: what sled looks at anew when it opens is the more, the longer it was open.
+    let killed = folder.path().join("killed");
+    std::fs::create_dir(&killed).unwrap();
+    copy_files(&whole, &killed);
+    let database = std::fs::read(killed.join("db")).unwrap();
+    let (mut refused, mut right) = (0, 0);
+    for bit in bits(&database) {
+        let copy = tempfile::tempdir().unwrap();
+        copy_files(&killed, copy.path());
+        let mut rotten = database.clone();
+        rotten[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(copy.path().join("db"), rotten).unwrap();
+        match SledKv::open(copy.path(), tasks.clone()) {
+            Err(error) => {
+                refused += 1;
+                let again = SledKv::open(copy.path(), tasks.clone()).err();
+                assert!(again.is_some(), "bit {bit} was refused once ({error}), then opened");
+            }
+            Ok(kv) => {
+                let found = kv.range(b"".as_slice()..b"\xff\xff", 1000).unwrap();
+                assert!(
+                    found == wanted,
+                    "bit {bit}: {} of {} are left",
+                    found.len(),
+                    wanted.len()
+                );
+                right += 1;
+            }
+        }
+    }
+    println!("{refused} refused, {right} right");
+    assert!(refused > 0, "every flipped bit was right");
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    let files = std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path());
+    for file in files.filter(|path| path.is_file()) {
+        std::fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_hold_what_was_durable_is_refused_and_says_so() {
+    let tasks = Arc::new(TokioTasks::current().unwrap());
+    let [now, before] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let write = async |n: u32| {
+        let kv = SledKv::open(now.path(), tasks.clone()).unwrap();
+        kv.write(vec![put("vote", &n.to_string())]).unwrap();
+        kv.flush().await.unwrap();
+    };
+    write(1).await;
+    drop(SledKv::open(now.path(), tasks.clone()).unwrap());
+    copy_files(now.path(), before.path());
+    write(2).await;
+    drop(SledKv::open(now.path(), tasks.clone()).unwrap());
+    std::fs::copy(now.path().join("flushed"), before.path().join("flushed")).unwrap();
+    let refused = SledKv::open(before.path(), tasks.clone()).err().unwrap();
+    assert!(matches!(refused, KvError::Damaged { .. }), "{refused}");
+    assert!(refused.to_string().contains("the last 1 are gone"), "{refused}");
+    std::fs::remove_file(now.path().join("flushed")).unwrap();
+    let refused = SledKv::open(now.path(), tasks).err().unwrap();
+    assert!(refused.to_string().contains("move the folder away"), "{refused}");
 }

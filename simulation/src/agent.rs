@@ -19,7 +19,7 @@ use crate::trace;
 use crate::world::Parts;
 
 /// The names agents have on the network.
-pub const NAMES: [Peer; 2] = ["a1", "a2"];
+pub const NAMES: [Peer; 3] = ["a1", "a2", "a3"];
 
 /// A machine that an agent runs on.
 pub struct AgentMachine {
@@ -31,6 +31,8 @@ pub struct AgentMachine {
     pub boots: u64,
     /// The process that runs.
     pub process: Option<Process>,
+    /// How long it waits for an answer.
+    pub patience: Duration,
 }
 
 impl AgentMachine {
@@ -40,6 +42,7 @@ impl AgentMachine {
         let name = NAMES[self.at];
         let seed = parts.seed_of(name, self.boots);
         let parts = parts.clone();
+        let patience = self.patience;
         let daemons: Vec<Peer> = daemon::NAMES[..parts.draw.daemons].to_vec();
         let (clock, schedule) = (self.clock.clone(), parts.draw.schedule);
         self.process = Some(Process::start(
@@ -50,7 +53,7 @@ impl AgentMachine {
             move |host, life| async move {
                 let urls = daemons.iter().map(|daemon| format!("http://{daemon}")).collect();
                 let mut settings = AgentSettings::new(urls, AGENT_KEY, name);
-                settings.request_timeout = Duration::from_millis(parts.draw.patience_ms);
+                settings.request_timeout = patience;
                 settings.source_timeout = Duration::from_secs(20);
                 let reach = Reach {
                     service: Arc::new(AgentDoor {

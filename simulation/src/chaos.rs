@@ -10,12 +10,12 @@ use crate::mongo::{Shared, set};
 use crate::network::Peer;
 use crate::trace;
 use crate::world::World;
-use crate::{agent, daemon, members, wishes};
+use crate::{agent, daemon, members, settings, wishes};
 
 /// Lets every kind of trouble that was drawn begin.
 pub fn unleash(world: &std::rc::Rc<World>) {
     let chaos = world.parts.draw.chaos;
-    let kinds: [(&'static str, Option<u64>); 17] = [
+    let kinds: [(&'static str, Option<u64>); 19] = [
         ("kill daemon", chaos.kill_daemon),
         ("kill all", chaos.kill_all),
         ("kill agent", chaos.kill_agent),
@@ -33,6 +33,8 @@ pub fn unleash(world: &std::rc::Rc<World>) {
         ("replace", chaos.replace),
         ("drain", chaos.drain),
         ("remove", chaos.remove),
+        ("rot disk", chaos.rot_disk),
+        ("settings", chaos.settings),
     ];
     for (kind, every) in kinds {
         let Some(every) = every else { continue };
@@ -151,6 +153,8 @@ async fn strike(world: &World, kind: &'static str, rng: &mut StdRng) {
         "replace" => members::replace(world, rng).await,
         "drain" => members::drain(world, rng).await,
         "remove" => members::remove(world, rng).await,
+        "rot disk" => members::rot(world, rng).await,
+        "settings" => settings::change(world, rng).await,
         "resync" => wishes::upset(world, rng).await,
         _ => wishes::some(world, rng).await,
     }

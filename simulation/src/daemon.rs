@@ -1,7 +1,6 @@
 //! A daemon: production control state, supervisors, children, head and stores, in a simulated process.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use headwater_actors::enrol::{self, Enrolled, Wish};
 use headwater_actors::{Backup, GroomRules, Ground, Tuning};
 use headwater_cluster::{Addresses, Control, NodeId, Settings};
 use headwater_host::memory::MemoryDisk;
-use headwater_host::{ExitReason, Host, Kv, Op, Serve, Transport, TransportError};
+use headwater_host::{ExitReason, Host, Kv, Serve, Transport, TransportError};
 use headwater_model::KeyRole;
 use headwater_store::objects::Objects;
 use headwater_store::oplog_store::MergeSettings;
@@ -21,123 +20,42 @@ use headwater_store::pack::groom::Thresholds;
 
 use crate::disk::SimKv;
 use crate::door::{self, AGENT_KEY};
+use crate::draw::TuningDraw;
 use crate::network::{Peer, Request, Socket};
-use crate::oracle::Oracle;
+use crate::oracle::raft::Owner;
+use crate::oracle::{Oracle, own_disk};
 use crate::planted::{self, Bug};
-use crate::process::{Life, Process};
-use crate::time::Clock;
+use crate::process::Life;
+use crate::trace;
 use crate::user;
 use crate::world::Parts;
 
 /// The names daemons have on the network.
-pub const NAMES: [Peer; 3] = ["d1", "d2", "d3"];
+pub const NAMES: [Peer; 5] = ["d1", "d2", "d3", "d4", "d5"];
 /// Numbers that no node has: addresses to ask are known under them until the nodes behind them are.
 const STRANGERS: u64 = u64::MAX - 1000;
 
-/// A machine that a daemon runs on: what outlives its process.
-pub struct Machine {
-    /// Counted from 0.
-    pub at: usize,
-    /// Its clock.
-    pub clock: Clock,
-    /// Its own disk.
-    pub disk: MemoryDisk,
-    /// How often it was started.
-    pub boots: u64,
-    /// The process that runs.
-    pub process: Option<Process>,
-    /// Whether it is told to begin a cluster; otherwise it is told to join.
-    founder: bool,
-    yesterday: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
-}
-
-impl Machine {
-    /// A machine with an empty disk.
-    pub fn new(at: usize, clock: Clock) -> Machine {
-        Machine {
-            at,
-            clock,
-            disk: MemoryDisk::new(),
-            boots: 0,
-            process: None,
-            founder: at == 0,
-            yesterday: None,
-        }
-    }
-
-    /// Its daemon's name on the network.
-    pub fn name(&self) -> Peer {
-        NAMES[self.at]
-    }
-
-    /// Starts the daemon.
-    pub fn boot(&mut self, parts: &Parts) {
-        self.boots += 1;
-        let run = Run {
-            name: self.name(),
-            founder: self.founder,
-            process: self.boots * 10 + self.at as u64,
-            seed: parts.seed_of(self.name(), self.boots),
-            disk: self.disk.clone(),
-            parts: parts.clone(),
-        };
-        let (seed, clock) = (run.seed, self.clock.clone());
-        self.process = Some(Process::start(
-            self.name(),
-            seed,
-            clock,
-            parts.draw.schedule,
-            move |host, life| run.main(host, life),
-        ));
-    }
-
-    /// Ends the daemon as kill -9 or a power cut do: what was not flushed may be lost.
-    pub fn kill(&mut self, seed: u64) {
-        if let Some(process) = self.process.take() {
-            process.kill();
-            self.disk.crash(seed);
-            if planted::is(Bug::DiskOfYesterday) {
-                self.go_back();
-            }
-        }
-    }
-
-    /// A new disk in the place of the old one; from now on it joins.
-    pub fn wipe(&mut self) {
-        self.disk = MemoryDisk::new();
-        self.founder = false;
-        self.yesterday = None;
-    }
-
-    /// The disk of the second start comes back at every later one.
-    fn go_back(&mut self) {
-        if self.boots == 2 {
-            self.yesterday = Some(self.disk.durable());
-        } else if let Some(yesterday) = &self.yesterday {
-            let old = MemoryDisk::new();
-            let kv = old.open();
-            let puts = yesterday.iter().map(|(key, value)| Op::put(key.clone(), value.clone()));
-            // In memory, and nothing is planted into it.
-            let _ = kv.write(puts.collect());
-            let _ = kv.flush().now_or_never();
-            self.disk = old;
-        }
-    }
-}
-
 /// One run of a daemon.
-struct Run {
-    name: Peer,
-    founder: bool,
-    process: u64,
-    seed: u64,
-    disk: MemoryDisk,
-    parts: Parts,
+pub(crate) struct Run {
+    pub(crate) name: Peer,
+    pub(crate) founder: bool,
+    pub(crate) process: u64,
+    pub(crate) seed: u64,
+    pub(crate) disk: MemoryDisk,
+    /// Whose disk it is: which machine's, and how many that had before.
+    pub(crate) owner: Owner,
+    /// The key of something on it that is not what was written.
+    pub(crate) rotten: Option<Vec<u8>>,
+    pub(crate) tuning: TuningDraw,
+    pub(crate) parts: Parts,
 }
 
 impl Run {
-    async fn main(self, host: Host, life: Life) {
+    pub(crate) async fn main(self, host: Host, life: Life) {
         if let Err(why) = self.serve(&host, &life).await {
+            if self.rotten.is_some() {
+                trace::mark("disk: refused for damage");
+            }
             host.exit.exit(ExitReason::Defect(why));
         }
     }
@@ -149,6 +67,7 @@ impl Run {
             life.clone(),
             draw.disk,
             self.parts.health.clone(),
+            self.parts.oracle.promises(self.owner),
             self.seed,
         ));
         let objects: Arc<dyn Objects> = self.parts.oracle.store().door(life.clone(), self.process);
@@ -165,9 +84,18 @@ impl Run {
         };
         let enrolled = enrol::enrol(host, &kv, &*objects, &wish, &wire, &addresses).await;
         let Enrolled { identity, node, voters } = enrolled.map_err(|e| e.to_string())?;
-        let settings = Settings::among(voters, Arc::new(wire));
+        let settings = Settings {
+            entries_between_images: self.tuning.images.0,
+            entries_kept: self.tuning.images.1,
+            ..Settings::among(voters, Arc::new(wire))
+        };
         let control = Control::start(host, kv, node, settings);
         let control = control.await.map_err(|e| e.to_string())?;
+        if let Some(key) = self.rotten.as_ref().filter(|_| life.is_alive()) {
+            let daemon = self.name;
+            let key = key.escape_ascii().to_string();
+            self.parts.oracle.report(own_disk::Trusted { daemon, key });
+        }
         tokio::task::spawn_local(addresses.follow(control.clone()));
         self.watch(&control, life);
         // Listens at once: members of several need one another to start.
@@ -179,12 +107,15 @@ impl Run {
             objects,
             node,
             tuning: Tuning {
-                memtable_bytes: draw.memtable_bytes,
-                waypoint_seconds: draw.waypoint_seconds,
-                tend_seconds: draw.tend_seconds,
+                memtable_bytes: match planted::is(Bug::MemtableUnbounded) {
+                    true => 1 << 40,
+                    false => self.tuning.memtable_bytes,
+                },
+                waypoint_seconds: self.tuning.waypoint_seconds,
+                tend_seconds: self.tuning.tend_seconds,
                 merge: MergeSettings {
                     segment_bytes: 200_000,
-                    min_slices: draw.merge_slices,
+                    min_slices: self.tuning.merge_slices,
                     keep_slices: 8,
                 },
                 groom: GroomRules {
@@ -193,7 +124,7 @@ impl Run {
                         ..Thresholds::default()
                     },
                     count_max_age_ms: 60_000,
-                    rest_ms: draw.tend_seconds as i64 * 1000,
+                    rest_ms: self.tuning.tend_seconds as i64 * 1000,
                 },
                 scratch: None,
                 threads: 0,
@@ -211,6 +142,10 @@ impl Run {
             (self.process, draw.daemons > 1),
         );
         tokio::task::spawn_local(watch_status(watched));
+        if draw.metrics {
+            let (oracle, budget) = (self.parts.oracle.clone(), self.tuning.memtable_bytes);
+            tokio::task::spawn_local(watch_metrics(started.clone(), life.clone(), oracle, budget));
+        }
         tokio::task::spawn_local(admit(started.clone()));
         // Set once: there is one start in a process.
         let _ = backup.set(started);
@@ -237,12 +172,13 @@ impl Run {
         let (oracle, life) = (self.parts.oracle.clone(), life.clone());
         // What a single member acknowledged outlives its process; one of several may begin behind and catch up.
         let id = if self.parts.draw.daemons == 1 { 0 } else { self.process };
-        let mut states = control.watch();
+        let (mut states, control) = (control.watch(), control.clone());
         tokio::task::spawn_local(async move {
             loop {
                 let state = states.borrow_and_update().clone();
                 if life.is_alive() {
                     oracle.state(id, &state);
+                    oracle.figures(control.figures());
                 }
                 if states.changed().await.is_err() {
                     return;
@@ -319,6 +255,16 @@ async fn watch_status((backup, life, oracle, (process, several)): (Backup, Life,
             && life.is_alive()
         {
             oracle.status(process, several, &status);
+        }
+    }
+}
+
+async fn watch_metrics(backup: Backup, life: Life, oracle: Oracle, budget: usize) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let metrics = backup.metrics().await;
+        if life.is_alive() {
+            oracle.metrics(&metrics, budget);
         }
     }
 }

@@ -11,6 +11,7 @@ use headwater_host::{Kv, KvError, Op, Pair};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::oracle::raft::{self, Promises};
 use crate::planted::{self, Bug};
 use crate::process::Life;
 use crate::trace;
@@ -48,16 +49,18 @@ pub struct SimKv {
     draw: DiskDraw,
     health: Health,
     rng: Arc<Mutex<StdRng>>,
+    promises: Promises,
 }
 
 impl SimKv {
     /// Opens `disk` for a process.
-    pub fn open(disk: &MemoryDisk, life: Life, draw: DiskDraw, health: Health, seed: u64) -> SimKv {
+    pub fn open(disk: &MemoryDisk, life: Life, draw: DiskDraw, health: Health, promises: Promises, seed: u64) -> SimKv {
         SimKv {
             kv: disk.open(),
             life,
             draw,
             health,
+            promises,
             rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
         }
     }
@@ -91,6 +94,11 @@ impl Kv for SimKv {
 
     fn write(&self, batch: Vec<Op>) -> Result<(), KvError> {
         self.alive("write")?;
+        self.promises.written(&batch);
+        let mut batch = batch;
+        if planted::is(Bug::VoteForgotten) {
+            batch.retain(|op| !matches!(op, Op::Put { key, .. } if key == raft::VOTE));
+        }
         self.kv.write(batch)
     }
 
@@ -105,7 +113,7 @@ impl Kv for SimKv {
                 false => (usual * if slow { 100 } else { 1 }, fails),
             }
         };
-        let (kv, life) = (self.kv.clone(), self.life.clone());
+        let (kv, life, promises) = (self.kv.clone(), self.life.clone(), self.promises.clone());
         async move {
             if delay_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
@@ -118,10 +126,14 @@ impl Kv for SimKv {
                     reason: "simulated".to_owned(),
                 });
             }
-            if !life.is_alive() || planted::is(Bug::DiskForgetsFlush) {
+            if !life.is_alive() {
                 return Ok(());
             }
-            kv.flush().await
+            if !planted::is(Bug::DiskForgetsFlush) {
+                kv.flush().await?;
+            }
+            promises.flushed();
+            Ok(())
         }
         .boxed()
     }

@@ -3,6 +3,8 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::agent;
+use crate::daemon::NAMES;
 use crate::disk::DiskDraw;
 use crate::mongo::cluster::ClusterDraw;
 use crate::mongo::set::MongoDraw;
@@ -57,6 +59,38 @@ pub struct Chaos {
     pub drain: Option<u64>,
     /// A user takes a node out, and has its machine join anew.
     pub remove: Option<u64>,
+    /// A bit flips on a daemon's own disk.
+    pub rot_disk: Option<u64>,
+    /// A setting changes: of the deployment while all runs, of a daemon or an agent with a restart.
+    pub settings: Option<u64>,
+}
+
+/// How one daemon is tuned. Those of a cluster may differ.
+#[derive(Clone, Copy, Debug)]
+pub struct TuningDraw {
+    /// Bytes of changes a head holds in memory.
+    pub memtable_bytes: usize,
+    /// Seconds between waypoints.
+    pub waypoint_seconds: u64,
+    /// Seconds between looks at leftovers and at the stored oplog; also between grooms.
+    pub tend_seconds: u64,
+    /// Slices that are worth merging.
+    pub merge_slices: usize,
+    /// Entries of Raft's log between images of the control state, and how many are kept behind one.
+    pub images: (u64, u64),
+}
+
+impl TuningDraw {
+    /// Another one.
+    pub fn anew(rng: &mut StdRng) -> TuningDraw {
+        TuningDraw {
+            memtable_bytes: [2_000, 20_000, 400_000][rng.gen_range(0..3)],
+            waypoint_seconds: rng.gen_range(2..40),
+            tend_seconds: rng.gen_range(4..30),
+            merge_slices: rng.gen_range(3..60),
+            images: [(1000, 200), (100, 20), (20, 2)][rng.gen_range(0..3)],
+        }
+    }
 }
 
 /// A world before it begins.
@@ -102,6 +136,8 @@ pub struct Draw {
     pub merge_slices: usize,
     /// Hours of the point-in-time window, where snapshots expire as soon as they are complete.
     pub short_window: Option<u32>,
+    /// Whether somebody collects metrics.
+    pub metrics: bool,
     /// Objects of which a bit flips when all else is over.
     pub rot: u32,
     /// What befalls it.
@@ -149,6 +185,7 @@ impl Draw {
                 slow: some(rng, wild, 1..30),
                 before: some(rng, wild, 1..40),
                 after: some(rng, wild, 1..40),
+                late: 0,
             },
             disk: DiskDraw {
                 flush_ms: rng.gen_range(1..15),
@@ -167,6 +204,7 @@ impl Draw {
             tend_seconds: 60,
             merge_slices: 64,
             short_window: None,
+            metrics: false,
             rot: 0,
             chaos: Chaos {
                 kill_daemon: every(rng, wild, 4..60),
@@ -186,6 +224,8 @@ impl Draw {
                 replace: None,
                 drain: None,
                 remove: None,
+                rot_disk: None,
+                settings: None,
             },
         };
         if wild && rng.gen_bool(0.5) {
@@ -209,8 +249,60 @@ impl Draw {
             draw.workload.rate = draw.workload.rate.div_ceil(sets);
             draw.safety_s = draw.safety_s.min(110);
         }
+        draw.topology();
+        if wild && ROTTEN_DISKS.contains(&(seed % 8)) {
+            draw.chaos.rot_disk = Some(own(seed, "rot disk").gen_range(10..60));
+        }
+        if wild && LATE_WRITES.contains(&(seed % 12)) {
+            draw.store.late = own(seed, "late writes").gen_range(20..250);
+        }
+        draw.metrics = METRICS.contains(&(seed % 8));
+        if wild && seed % 7 == SETTINGS {
+            draw.chaos.settings = Some(own(seed, "settings").gen_range(4..30));
+        }
         draw
     }
+
+    /// Of a fifth of the seeds any number of daemons and agents.
+    fn topology(&mut self) {
+        if !TOPOLOGIES.contains(&(self.seed % 10)) {
+            return;
+        }
+        let mut rng = own(self.seed, "topology");
+        let rng = &mut rng;
+        self.daemons = rng.gen_range(1..=NAMES.len());
+        self.agents = rng.gen_range(1..=agent::NAMES.len());
+        // Two members do not bear the loss of a disk.
+        let wild = self.mode == Mode::Swarm && self.daemons > 2;
+        self.chaos.replace = every(rng, wild, 15..120);
+        self.chaos.drain = every(rng, wild, 10..90);
+        self.chaos.remove = every(rng, wild, 15..120);
+    }
+
+    /// How every daemon is tuned at first.
+    pub fn tuning(&self) -> TuningDraw {
+        TuningDraw {
+            memtable_bytes: self.memtable_bytes,
+            waypoint_seconds: self.waypoint_seconds,
+            tend_seconds: self.tend_seconds,
+            merge_slices: self.merge_slices,
+            images: (1000, 200),
+        }
+    }
+}
+
+// What came in later is drawn for some seeds only, from a stream of its own, so that the others stay what they are. Which
+// ones goes by remainders that no seed leaves that is pinned in `tests/simulation.rs`.
+const ROTTEN_DISKS: [u64; 2] = [1, 4];
+const TOPOLOGIES: [u64; 2] = [6, 8];
+const METRICS: [u64; 2] = ROTTEN_DISKS;
+const LATE_WRITES: [u64; 2] = [0, 5];
+const SETTINGS: u64 = 1;
+
+fn own(seed: u64, name: &str) -> StdRng {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes()).update(name.as_bytes());
+    StdRng::from_seed(*hasher.finalize().as_bytes())
 }
 
 fn some(rng: &mut StdRng, wild: bool, range: std::ops::Range<u32>) -> u32 {

@@ -3,9 +3,10 @@
 //!
 //! * [`draw`]: what a world is made of. [`run`]: a seed from beginning to end. [`mod@world`]: machines and what they share.
 //! * [`entropy`], [`mod@time`], [`process`], [`network`], [`disk`], [`store`]: the world as a process meets it.
-//! * [`mongo`]: the source. [`daemon`], [`agent`]: the production code in its processes. [`user`], [`wishes`], [`cuts`]: users.
-//! * [`chaos`]: what befalls it; [`members`]: nodes that come and go; [`rot`]: bits that rot. [`oracle`]: what must hold all
-//!   the same. [`planted`], [`rogue`]: bugs that the oracles must find.
+//! * [`mongo`]: the source. [`daemon`], [`agent`]: the production code in its processes, on a
+//!   [`machine`]. [`user`], [`wishes`], [`cuts`]: users.
+//! * [`chaos`]: what befalls it; [`members`]: nodes that come and go; [`settings`] that change; [`rot`]: bits that rot.
+//!   [`oracle`]: what must hold all the same. [`planted`], [`rogue`]: bugs that the oracles must find.
 //! * [`trace`]: what happened.
 
 #[cfg(not(tokio_unstable))]
@@ -21,6 +22,7 @@ pub mod disk;
 pub mod door;
 pub mod draw;
 pub mod entropy;
+pub mod machine;
 pub mod members;
 pub mod mongo;
 pub mod network;
@@ -30,6 +32,7 @@ pub mod process;
 pub mod rogue;
 pub mod rot;
 pub mod run;
+pub mod settings;
 pub mod store;
 pub mod time;
 pub mod trace;

@@ -93,6 +93,42 @@ async fn throw_away(world: &World, at: usize, seed: u64, away: Duration) {
     }
 }
 
+/// A bit flips on a daemon's own disk while the machine is off. The daemon does not begin with it. In a cluster of several
+/// it joins anew; one that its cluster cannot do without has its disk repaired.
+pub async fn rot(world: &World, rng: &mut StdRng) {
+    let (spell, seeds) = (span(rng, 20_000), (rng.next_u64(), rng.next_u64()));
+    let chosen = match world.daemons.len() {
+        1 | 2 if world.replacing.replace(true) => None,
+        1 | 2 => Some((rng.gen_range(0..world.daemons.len()), None)),
+        _ => one_of_a_whole_cluster(world, rng)
+            .await
+            .map(|(at, old)| (at, Some(old))),
+    };
+    let Some((at, old)) = chosen else { return };
+    let machine = &world.daemons[at];
+    machine.borrow_mut().kill(seeds.0);
+    let flipped = machine.borrow_mut().rot(rng);
+    if let Some(what) = &flipped {
+        trace::mark("disk: a bit flipped");
+        trace::line(&format!("{what} flips on the disk of {}", machine.borrow().name()));
+    }
+    machine.borrow_mut().boot(&world.parts);
+    tokio::time::sleep(spell).await;
+    match old.filter(|_| flipped.is_some()) {
+        Some(old) => {
+            trace::mark("daemon lost its disk");
+            throw_away(world, at, seeds.1, PAUSE).await;
+            until_replaced(world, at, old).await;
+        }
+        None => {
+            machine.borrow_mut().kill(seeds.1);
+            machine.borrow_mut().repair();
+            machine.borrow_mut().boot(&world.parts);
+        }
+    }
+    world.replacing.set(false);
+}
+
 /// A node is drained, and takes part again after a while.
 pub async fn drain(world: &World, rng: &mut StdRng) {
     let at = rng.gen_range(0..world.daemons.len());

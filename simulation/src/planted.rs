@@ -69,10 +69,16 @@ pub enum Bug {
     MembersApart,
     /// A cluster that is restored as one shows what shards hold and do not own.
     MergedWithOrphans,
+    /// What lies on a daemon's own disk has no checksum that would tell of a flipped bit.
+    RotUnnoticed,
+    /// A vote is given and not kept.
+    VoteForgotten,
+    /// Changes are held in memory without end.
+    MemtableUnbounded,
 }
 
 /// All of them.
-pub const ALL: [Bug; 30] = [
+pub const ALL: [Bug; 33] = [
     Bug::DiskForgetsFlush,
     Bug::StoreOverwrites,
     Bug::ListForgetsLast,
@@ -103,6 +109,9 @@ pub const ALL: [Bug; 30] = [
     Bug::TailSkipsMigrated,
     Bug::MembersApart,
     Bug::MergedWithOrphans,
+    Bug::RotUnnoticed,
+    Bug::VoteForgotten,
+    Bug::MemtableUnbounded,
 ];
 
 thread_local! {

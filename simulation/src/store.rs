@@ -31,13 +31,29 @@ pub struct StoreDraw {
     pub before: u32,
     /// Of a thousand calls, so many have their effect and fail.
     pub after: u32,
+    /// Of a thousand writes, so many fail and have their effect later, when whoever asked has gone on.
+    pub late: u32,
 }
+
+/// A write on its way.
+struct Late {
+    due: Instant,
+    key: String,
+    bytes: Bytes,
+    /// Only where nothing is.
+    is_new: bool,
+    process: u64,
+}
+
+/// The longest that a write is on its way.
+const LATE_MS: u64 = 20_000;
 
 struct Troubles {
     rng: StdRng,
     draw: StoreDraw,
     outage_until: Option<Instant>,
     full: bool,
+    late: Vec<Late>,
     /// Checksums of what was ever written, for the promise oracle.
     written: BTreeMap<[u8; 32], String>,
     /// The newest oplog slice.
@@ -66,6 +82,7 @@ enum Fate {
     Done,
     Before(&'static str),
     After,
+    Late,
     Full,
 }
 
@@ -79,6 +96,7 @@ impl Store {
                 draw,
                 outage_until: None,
                 full: false,
+                late: Vec::new(),
                 written: BTreeMap::new(),
                 last_slice: None,
                 writers: BTreeMap::new(),
@@ -123,6 +141,7 @@ impl Store {
         troubles.outage_until = None;
         troubles.full = false;
         (troubles.draw.before, troubles.draw.after, troubles.draw.slow) = (0, 0, 0);
+        troubles.draw.late = 0;
     }
 
     /// Whether exactly these bytes lie in the store.
@@ -170,6 +189,8 @@ impl Store {
             Fate::Before("it is busy")
         } else if luck < draw.before + draw.after {
             Fate::After
+        } else if writes && luck < draw.before + draw.after + draw.late {
+            Fate::Late
         } else {
             Fate::Done
         };
@@ -177,14 +198,84 @@ impl Store {
     }
 }
 
+impl Store {
+    fn put_off(&self, key: &str, bytes: &Bytes, is_new: bool, process: u64) {
+        trace::mark("store: took effect late");
+        let mut troubles = self.lock();
+        let after = troubles.rng.gen_range(1..=LATE_MS);
+        troubles.late.push(Late {
+            due: Instant::now() + Duration::from_millis(after),
+            key: key.to_owned(),
+            bytes: bytes.clone(),
+            is_new,
+            process,
+        });
+    }
+
+    /// What is due takes its effect.
+    async fn settle(&self) -> Result<(), StoreError> {
+        let due = {
+            let mut troubles = self.lock();
+            let late = std::mem::take(&mut troubles.late).into_iter();
+            let (due, late): (Vec<_>, Vec<_>) = late.partition(|late| late.due <= Instant::now());
+            troubles.late = late;
+            due
+        };
+        for Late {
+            key,
+            bytes,
+            is_new,
+            process,
+            ..
+        } in due
+        {
+            trace::fine(&format!("store writes {key} late"));
+            let put = match is_new && !planted::is(Bug::StoreOverwrites) {
+                true => self.objects.put_new(&key, bytes.clone()).await?,
+                false => self.objects.put(&key, bytes.clone()).await.map(|()| Put::Created)?,
+            };
+            if put == Put::Created {
+                self.note(&key, &bytes, process);
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&self, key: &str, bytes: &Bytes, process: u64) {
+        let sum = *blake3::hash(bytes).as_bytes();
+        let mut troubles = self.lock();
+        troubles.written.insert(sum, key.to_owned());
+        if planted::is_slice(key) {
+            troubles.last_slice = Some(bytes.clone());
+        }
+        // Packs are named by epoch and number.
+        if let Some((epoch, _)) = key.rsplit_once('-').filter(|(_, number)| number.ends_with(".pack")) {
+            let writer = *troubles.writers.entry(epoch.to_owned()).or_insert(process);
+            if writer != process {
+                troubles.shared_epoch = Some(epoch.to_owned());
+            }
+        }
+    }
+}
+
+/// What is asked of a store.
+enum Call<'a> {
+    Read,
+    Delete,
+    /// Only where nothing is?
+    Put(&'a Bytes, bool),
+}
+
 impl StoreDoor {
-    async fn call<T, F>(&self, key: &str, writes: bool, effect: F) -> Result<T, StoreError>
+    async fn call<T, F>(&self, key: &str, call: Call<'_>, effect: F) -> Result<T, StoreError>
     where
         T: Send,
         F: Future<Output = Result<T, StoreError>> + Send,
     {
+        let writes = !matches!(call, Call::Read);
         let (first, second, fate) = self.store.fate(writes);
         wait(first).await;
+        self.store.settle().await?;
         trace::fine(&format!("store {}{key}", if writes { "writes " } else { "" }));
         if !self.life.is_alive() {
             return std::future::pending().await;
@@ -193,6 +284,12 @@ impl StoreDoor {
             Fate::Before(why) => {
                 trace::mark("store: failed without effect");
                 Err(StoreError::unavailable(key, why))
+            }
+            Fate::Late => {
+                if let Call::Put(bytes, is_new) = call {
+                    self.store.put_off(key, bytes, is_new, self.process);
+                }
+                Err(StoreError::unavailable(key, "it takes too long"))
             }
             Fate::Full => {
                 trace::mark("store: refused, full");
@@ -206,22 +303,6 @@ impl StoreDoor {
         };
         wait(second).await;
         answer
-    }
-
-    fn note(&self, key: &str, bytes: &Bytes) {
-        let sum = *blake3::hash(bytes).as_bytes();
-        let mut troubles = self.store.lock();
-        troubles.written.insert(sum, key.to_owned());
-        if planted::is_slice(key) {
-            troubles.last_slice = Some(bytes.clone());
-        }
-        // Packs are named by epoch and number.
-        if let Some((epoch, _)) = key.rsplit_once('-').filter(|(_, number)| number.ends_with(".pack")) {
-            let writer = *troubles.writers.entry(epoch.to_owned()).or_insert(self.process);
-            if writer != self.process {
-                troubles.shared_epoch = Some(epoch.to_owned());
-            }
-        }
     }
 }
 
@@ -240,7 +321,7 @@ impl Objects for StoreDoor {
             }
             if planted::is(Bug::StoreOverwrites) {
                 self.store.objects.put(key, bytes.clone()).await?;
-                self.note(key, &bytes);
+                self.store.note(key, &bytes, self.process);
                 return Ok(Put::Created);
             }
             let misdirected = match planted::misdirected(key) {
@@ -253,11 +334,11 @@ impl Objects for StoreDoor {
                 .put_new(key, misdirected.unwrap_or_else(|| bytes.clone()))
                 .await?;
             if put == Put::Created {
-                self.note(key, &bytes);
+                self.store.note(key, &bytes, self.process);
             }
             Ok(put)
         };
-        self.call(key, true, effect).await
+        self.call(key, Call::Put(&bytes, true), effect).await
     }
 
     async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
@@ -266,18 +347,19 @@ impl Objects for StoreDoor {
                 return Ok(());
             }
             self.store.objects.put(key, bytes.clone()).await?;
-            self.note(key, &bytes);
+            self.store.note(key, &bytes, self.process);
             Ok(())
         };
-        self.call(key, true, effect).await
+        self.call(key, Call::Put(&bytes, false), effect).await
     }
 
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.call(key, false, self.store.objects.get(key)).await
+        self.call(key, Call::Read, self.store.objects.get(key)).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.call(key, false, self.store.objects.get_range(key, range)).await
+        self.call(key, Call::Read, self.store.objects.get_range(key, range))
+            .await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
@@ -288,11 +370,11 @@ impl Objects for StoreDoor {
             }
             Ok(listed)
         };
-        self.call(prefix, false, effect).await
+        self.call(prefix, Call::Read, effect).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.call(key, true, self.store.objects.delete(key)).await
+        self.call(key, Call::Delete, self.store.objects.delete(key)).await
     }
 }
 

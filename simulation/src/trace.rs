@@ -27,7 +27,7 @@ struct Trace {
 const TAIL: usize = 60;
 
 /// Every mark there is: a set of seeds that did not hit one of them has not tried what it stands for.
-pub const MARKS: [&str; 65] = [
+pub const MARKS: [&str; 71] = [
     "agent killed",
     "agent: request timed out",
     "checkpoint: given up",
@@ -41,7 +41,9 @@ pub const MARKS: [&str; 65] = [
     "cut: transaction prepared by then, committed later",
     "daemon killed",
     "daemon lost its disk",
+    "disk: a bit flipped",
     "disk: flush failed",
+    "disk: refused for damage",
     "groom: packs condemned",
     "integrity: damage stays",
     "integrity: damage was mended",
@@ -61,6 +63,9 @@ pub const MARKS: [&str; 65] = [
     "process ended itself",
     "process paused",
     "restore checked",
+    "settings: agent tuned anew",
+    "settings: daemon tuned anew",
+    "settings: schedule changed",
     "source: chunk has a new owner",
     "source: collection dropped",
     "source: collection renamed",
@@ -85,6 +90,7 @@ pub const MARKS: [&str; 65] = [
     "store: full",
     "store: outage",
     "store: refused, full",
+    "store: took effect late",
     "restore: refused, a transaction is undecided",
     "user: groom",
     "user: resync",

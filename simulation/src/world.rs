@@ -9,9 +9,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 
 use crate::agent::AgentMachine;
-use crate::daemon::Machine;
 use crate::disk::Health;
 use crate::draw::Draw;
+use crate::machine::Machine;
 use crate::mongo::cluster::{Cluster, TICK};
 use crate::mongo::set::Role;
 use crate::mongo::{Mongo, Shared, set, workload};
@@ -140,7 +140,7 @@ impl World {
             let (offset, drift) = draw.clock;
             Clock::new(clocks.gen_range(-offset..=offset), clocks.gen_range(-drift..=drift))
         };
-        let daemons = (0..draw.daemons).map(|at| Rc::new(RefCell::new(Machine::new(at, clock()))));
+        let daemons = (0..draw.daemons).map(|at| Rc::new(RefCell::new(Machine::new(at, clock(), draw.tuning()))));
         let daemons: Vec<_> = daemons.collect();
         let agents = (0..draw.agents).map(|at| {
             Rc::new(RefCell::new(AgentMachine {
@@ -148,6 +148,7 @@ impl World {
                 clock: clock(),
                 boots: 0,
                 process: None,
+                patience: Duration::from_millis(draw.patience_ms),
             }))
         });
         let world = World {

@@ -137,7 +137,7 @@ fn seeds_that_found_something_once_stay_clean() {
 }
 
 /// The museum: each bug must be found within so many seeds, counted from 0.
-const MUSEUM: [(Bug, u64); 21] = [
+const MUSEUM: [(Bug, u64); 27] = [
     (Bug::DiskForgetsFlush, 16),
     (Bug::DiskOfYesterday, 16),
     (Bug::ListForgetsLast, 4),
@@ -159,6 +159,12 @@ const MUSEUM: [(Bug, u64); 21] = [
     (Bug::RestoreAlters, 6),
     (Bug::RestoreStopsShort, 6),
     (Bug::OplogRots, 8),
+    (Bug::StoreOverwrites, 6),
+    (Bug::TailReadsLocal, 4),
+    (Bug::SnapshotVanishes, 2),
+    (Bug::RotUnnoticed, 8),
+    (Bug::VoteForgotten, 2),
+    (Bug::MemtableUnbounded, 12),
 ];
 
 /// Those of sharded clusters: within so many seeds that have one.

@@ -118,6 +118,7 @@ impl HeadStore {
         {
             self.fold = Some(self.start_fold(job));
         }
+        self.set.board.set_memtable_bytes(self.head.memtable_bytes());
         Ok(())
     }
 

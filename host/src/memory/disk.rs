@@ -73,6 +73,13 @@ impl MemoryDisk {
         self.platter().durable.clone()
     }
 
+    /// Changes the value of a key behind everyone's back, as bits do that rot. For a disk that no process has open.
+    pub fn rot(&self, key: &[u8], value: &[u8]) {
+        let mut platter = self.platter();
+        platter.durable.insert(key.to_vec(), value.to_vec());
+        platter.visible.insert(key.to_vec(), value.to_vec());
+    }
+
     fn settle(&self, platter: &mut Platter, batches: usize) {
         for batch in platter.unflushed.drain(..batches) {
             carry_out(&mut platter.durable, batch);

@@ -4,6 +4,7 @@ mod clock;
 mod entropy;
 mod exit;
 mod sled_kv;
+mod tally;
 mod tasks;
 mod tls;
 

@@ -33,8 +33,12 @@ impl Mongo {
         let level = command
             .get_document("readConcern")
             .and_then(|concern| concern.get_str("level"));
+        if planted::is(Bug::TailReadsLocal) {
+            // As if everything were asked of the primary.
+            return self.members[self.primary].applied;
+        }
         let member = &self.members[member];
-        if level.unwrap_or("local") == "majority" && !planted::is(Bug::TailReadsLocal) {
+        if level.unwrap_or("local") == "majority" {
             member.known.min(member.applied)
         } else {
             member.applied

@@ -10,6 +10,8 @@ pub mod chain;
 pub mod checkpoint;
 pub mod cut;
 pub mod integrity;
+pub mod limits;
+pub mod own_disk;
 pub mod raft;
 pub mod restored;
 pub mod window;
@@ -18,7 +20,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use headwater_cluster::State;
+use headwater_cluster::{Figures, State};
 use headwater_model::ReplicaSetId;
 use headwater_protocol::admin::{Status, Timeline};
 use headwater_protocol::agent::OplogAck;
@@ -37,7 +39,7 @@ pub struct Invariant {
 }
 
 /// Every invariant that is watched.
-pub const INDEX: [Invariant; 17] = [
+pub const INDEX: [Invariant; 22] = [
     Invariant {
         name: "acknowledged means durable",
         reason: "the agent forgets what was acknowledged; the source may have dropped it from its oplog",
@@ -95,6 +97,26 @@ pub const INDEX: [Invariant; 17] = [
         reason: "members that hold different entries under one index have different states, and each believes its own",
     },
     Invariant {
+        name: "an entry has one content",
+        reason: "two contents under one name make two states of one log, and nobody notices",
+    },
+    Invariant {
+        name: "what is committed stays",
+        reason: "a leader without a committed entry takes back what users were told is done",
+    },
+    Invariant {
+        name: "a vote never goes back",
+        reason: "a member that forgets its vote lets two lead, each of whom believes that most follow it",
+    },
+    Invariant {
+        name: "a rotten disk is refused",
+        reason: "a member that misreads what it promised breaks the promises of the whole cluster",
+    },
+    Invariant {
+        name: "nothing grows without end",
+        reason: "what is bounded nowhere ends a daemon some night, and the next one that takes over with it",
+    },
+    Invariant {
         name: "a check says what is so",
         reason: "who is told of damage that is not there resyncs for nothing, and believes no check any more",
     },
@@ -126,6 +148,15 @@ pub enum Violation {
     /// See [`raft`].
     #[error(transparent)]
     Raft(#[from] raft::Apart),
+    /// See [`raft`].
+    #[error(transparent)]
+    Promise(#[from] raft::Broken),
+    /// See [`own_disk`].
+    #[error(transparent)]
+    OwnDisk(#[from] own_disk::Trusted),
+    /// See [`limits`].
+    #[error(transparent)]
+    Limits(#[from] limits::Beyond),
     /// See [`window`].
     #[error(transparent)]
     Window(#[from] window::Unkept),
@@ -158,6 +189,7 @@ pub struct Oracle {
     inner: Rc<RefCell<Inner>>,
     store: Store,
     sets: Vec<Shared>,
+    promised: raft::Promised,
 }
 
 struct Inner {
@@ -181,7 +213,13 @@ impl Oracle {
             })),
             store,
             sets,
+            promised: raft::Promised::default(),
         }
+    }
+
+    /// Who listens to what Raft writes to a disk.
+    pub fn promises(&self, owner: raft::Owner) -> raft::Promises {
+        self.promised.of(owner)
     }
 
     /// Keeps the first violation.
@@ -197,7 +235,8 @@ impl Oracle {
     /// What was found so far.
     pub fn violation(&self) -> Option<Violation> {
         let shared = self.store.shared_epoch().map(Violation::SharedEpoch);
-        self.inner.borrow().violation.clone().or(shared)
+        let broken = || self.promised.broken().map(Violation::Promise);
+        self.inner.borrow().violation.clone().or(shared).or_else(broken)
     }
 
     /// The store, without troubles.
@@ -236,6 +275,17 @@ impl Oracle {
     pub fn state(&self, daemon: u64, state: &State) {
         self.judge(|inner, store| inner.catalog.state(daemon, state, store));
         self.judge(|inner, _| inner.checkpoints.state(daemon, state));
+        self.judge(|_, _| limits::state(state));
+    }
+
+    /// A daemon says how its member of Raft fares.
+    pub fn figures(&self, figures: Figures) {
+        self.judge(|_, _| limits::figures(figures));
+    }
+
+    /// A daemon whose heads have a budget of so many bytes tells its metrics.
+    pub fn metrics(&self, metrics: &str, budget: usize) {
+        self.judge(|_, _| limits::memory(metrics, budget));
     }
 
     /// Whether a replica set has a history that ended.
