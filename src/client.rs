@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, innermost};
 use crate::local::Access;
 use crate::roots;
 
@@ -167,14 +167,6 @@ pub fn broken(error: &reqwest::Error) -> Failure {
         format!("the connection to the service broke: {}", innermost(error)),
     )
     .help("see `headwater status` for what was done, then run the command again if need be")
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut at = error;
-    while let Some(source) = at.source() {
-        at = source;
-    }
-    at.to_string()
 }
 
 #[cfg(test)]

@@ -61,6 +61,16 @@ impl fmt::Display for Failure {
     }
 }
 
+/// The cause at the bottom of an error. Of those of an HTTP client it is the only one that says something, and it names
+/// no address.
+pub fn innermost(error: &dyn std::error::Error) -> String {
+    let mut at = error;
+    while let Some(source) = at.source() {
+        at = source;
+    }
+    at.to_string()
+}
+
 /// The exit code for a refusal of the service.
 pub fn exit_of(kind: RefusalKind) -> Exit {
     match kind {

@@ -152,7 +152,7 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
                 proof_interval_s: settings.proof_interval_seconds,
             },
             webhook: match &settings.webhook {
-                Some(url) => Some(Webhook(Arc::new(HttpWebhook::new(url)?))),
+                Some(url) => Some(Webhook(Arc::new(HttpWebhook::new(url, calls.flatten())?))),
                 None => None,
             },
             seeds,

@@ -29,6 +29,14 @@ pub fn believing(builder: ClientBuilder, secured: bool, pem: Option<&[u8]>) -> r
     }
 }
 
+/// The same, with the certificates besides the system's: for those who are not part of the cluster.
+pub fn believing_also(builder: ClientBuilder, secured: bool, pem: Option<&[u8]>) -> reqwest::Result<ClientBuilder> {
+    match (secured, pem) {
+        (true, Some(pem)) => Ok(builder.tls_certs_merge(Certificate::from_pem_bundle(pem)?)),
+        _ => believing(builder, secured, None),
+    }
+}
+
 /// Whether an address asks for a secured connection.
 pub fn is_secured(url: &str) -> bool {
     url.starts_with("https://")

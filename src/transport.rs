@@ -10,6 +10,7 @@ use headwater_cluster::Addresses;
 use headwater_host::{Host, Transport, TransportError};
 use headwater_protocol::internal::{self, ClusterKey, Envelope};
 
+use crate::failure::innermost;
 use crate::roots;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
@@ -120,14 +121,6 @@ fn said(answer: &[u8]) -> String {
         || "no Headwater daemon of this cluster".to_owned(),
         |refusal| refusal.message,
     )
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut at = error;
-    while let Some(source) = at.source() {
-        at = source;
-    }
-    at.to_string()
 }
 
 struct AbortOnDrop(AbortHandle);

@@ -148,26 +148,37 @@ impl Watch {
         for (id, alert, event) in untold(&state).into_iter().take(AT_ONCE) {
             let view = AlertView {
                 event,
+                untold: None,
                 ..view(&state, &id, &alert)
             };
             let Ok(json) = serde_json::to_vec(&view) else { continue };
-            if let Err(why) = webhook.tell(json).await {
-                self.back_off = (self.back_off * 2).clamp(BACK_OFF_FIRST, BACK_OFF_MOST);
-                self.tell_after = Some(Instant::now() + self.back_off);
-                tracing::warn!(
-                    alert = id,
-                    "the webhook did not take an alert, it is told again later: {why}"
-                );
+            let failure = webhook.tell(json).await.err();
+            match &failure {
+                None => (self.back_off, self.tell_after) = (Duration::ZERO, None),
+                Some(why) => {
+                    self.back_off = (self.back_off * 2).clamp(BACK_OFF_FIRST, BACK_OFF_MOST);
+                    self.tell_after = Some(Instant::now() + self.back_off);
+                    tracing::warn!(
+                        alert = id,
+                        "the webhook did not take an alert, it is told again later: {why}"
+                    );
+                }
+            }
+            let taken = failure.is_none();
+            if !taken && failure == alert.untold {
                 return;
             }
-            (self.back_off, self.tell_after) = (Duration::ZERO, None);
             let noted = Command::AlertTold {
                 id,
                 begun_ms: alert.begun_ms,
                 end: event == AlertEvent::End,
+                failure,
             };
             if let Err(refusal) = submit(control, noted).await {
                 tracing::debug!("that an alert was told could not be noted: {}", refusal.message);
+                return;
+            }
+            if !taken {
                 return;
             }
         }
@@ -206,6 +217,7 @@ fn view(state: &State, id: &str, alert: &Alert) -> AlertView {
         begun: rfc3339(alert.begun_ms),
         ended: alert.ended_ms.map(rfc3339),
         acknowledged: alert.acknowledged.clone(),
+        untold: alert.untold.clone(),
     }
 }
 
@@ -245,6 +257,7 @@ mod tests {
             acknowledged: None,
             begin_told,
             end_told: false,
+            untold: None,
         };
         let mut state = State::default();
         state.alerts.insert("a".into(), alert(5, Some(9), false));

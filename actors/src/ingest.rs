@@ -291,3 +291,6 @@ impl Set {
 fn invalid(e: impl std::fmt::Display) -> Refusal {
     Refusal::new(RefusalKind::Invalid, e.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,8 @@ pub struct Alert {
     pub begin_told: bool,
     /// Whether its end was told.
     pub end_told: bool,
+    /// Why the webhook did not take what was told last.
+    pub untold: Option<String>,
 }
 
 /// All kinds, each with what it means.
@@ -320,6 +322,7 @@ pub(crate) fn begin(state: &mut State, id: &str, kind: &str, subject: &str, text
         acknowledged: None,
         begin_told: false,
         end_told: false,
+        untold: None,
     };
     state.alerts.insert(id.to_owned(), alert);
     // What ended longest ago is forgotten first; what is open never is.
@@ -345,12 +348,14 @@ pub(crate) fn acknowledge(state: &mut State, id: &str, words: &str) -> Answer {
     Ok(Response::Done)
 }
 
-pub(crate) fn told(state: &mut State, id: &str, begun_ms: i64, end: bool) -> Answer {
+pub(crate) fn told(state: &mut State, id: &str, begun_ms: i64, end: bool, failure: Option<&str>) -> Answer {
     let alert = find(state, id)?;
     if alert.begun_ms == begun_ms {
-        match end {
-            true => alert.end_told = true,
-            false => alert.begin_told = true,
+        alert.untold = failure.map(|why| shorten(why, limits::FINDING_MAX_BYTES));
+        match (failure, end) {
+            (Some(_), _) => {}
+            (None, true) => alert.end_told = true,
+            (None, false) => alert.begin_told = true,
         }
     }
     Ok(Response::Done)
@@ -473,6 +478,22 @@ mod tests {
         assert_eq!(round(&bad, NOW_MS + 5), 1, "it begins anew under the same id");
         assert_eq!(state.alerts.len(), 1);
         assert_eq!(state.alerts.keys().next().unwrap(), "backup_problem:shop/rs0");
+    }
+
+    #[test]
+    fn what_the_webhook_did_not_take_is_told_again_and_says_why() {
+        let mut state = state();
+        assert!(begin(&mut state, "a", "damage", "shop/rs0", "words", 5).is_ok());
+        let mut told = |begun_ms, end, failure| {
+            assert!(super::told(&mut state, "a", begun_ms, end, failure).is_ok());
+            let alert = &state.alerts["a"];
+            (alert.begin_told, alert.end_told, alert.untold.clone())
+        };
+        let why = Some("UnknownIssuer".to_owned());
+        assert_eq!(told(5, false, Some("UnknownIssuer")), (false, false, why.clone()));
+        assert_eq!(told(4, false, None), (false, false, why), "that was another begin");
+        assert_eq!(told(5, false, None), (true, false, None));
+        assert_eq!(told(5, true, None), (true, true, None));
     }
 
     #[test]

@@ -153,7 +153,12 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
         } => alerts::begin(state, id, kind, subject, text, *begun_ms),
         Command::EndAlert { id, ended_ms } => alerts::end(state, id, *ended_ms),
         Command::AcknowledgeAlert { id, words } => alerts::acknowledge(state, id, words),
-        Command::AlertTold { id, begun_ms, end } => alerts::told(state, id, *begun_ms, *end),
+        Command::AlertTold {
+            id,
+            begun_ms,
+            end,
+            failure,
+        } => alerts::told(state, id, *begun_ms, *end, failure.as_deref()),
         Command::RewrapKey { name, key } => deployments::rewrap(state, name, key),
         Command::Recover { piece } => catalog::take_in(state, piece),
         Command::SetSharding {

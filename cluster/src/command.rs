@@ -422,7 +422,7 @@ pub enum Command {
         /// Who, or what is done.
         words: String,
     },
-    /// The webhook took it.
+    /// It was told to the webhook.
     AlertTold {
         /// Which.
         id: String,
@@ -430,6 +430,8 @@ pub enum Command {
         begun_ms: i64,
         /// Whether it was its end that was told.
         end: bool,
+        /// Why the webhook did not take it; `None` when it did.
+        failure: Option<String>,
     },
     /// The data key of a deployment is wrapped by another master key.
     RewrapKey {

@@ -117,7 +117,7 @@ pub const CHECKS_PROOF_INTERVAL: Key = Key {
 /// Who is told of alerts.
 pub const ALERTS_WEBHOOK: Key = Key {
     path: "alerts.webhook",
-    meaning: "http://… that gets every begin and end of an alert as JSON; empty for none",
+    meaning: "http://… or https://… that gets every begin and end of an alert as JSON; empty for none",
 };
 /// When oplog is late.
 pub const ALERTS_OPLOG_BEHIND: Key = Key {

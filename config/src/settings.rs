@@ -342,10 +342,10 @@ fn master_keys(lookup: &Lookup<'_>) -> Result<Option<MasterKeySource>, SettingsE
 
 /// The address may carry a secret: it is not repeated.
 fn webhook(text: &str) -> Result<Option<String>, String> {
-    match text.strip_prefix("http://") {
+    match text.strip_prefix("http://").or(text.strip_prefix("https://")) {
         _ if text.is_empty() => Ok(None),
         Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => Ok(Some(text.to_owned())),
-        _ => Err("it must begin with http://; for https put a proxy in between".to_owned()),
+        _ => Err("it must begin with http:// or https://, without blanks".to_owned()),
     }
 }
 
@@ -468,7 +468,14 @@ mod tests {
             ("store:\n  uri: ftp://b\n", "write file:/path/to/folder, mongodb://"),
             ("snapshots:\n  interval: 1s\n", "1s is outside 1m to 52w"),
             ("cluster:\n  join: backup1\n", "\"backup1\" is no HOST:PORT"),
-            ("alerts:\n  webhook: https://x\n", "it must begin with http://"),
+            (
+                "alerts:\n  webhook: ftp://x\n",
+                "it must begin with http:// or https://",
+            ),
+            (
+                "alerts:\n  webhook: https://\n",
+                "it must begin with http:// or https://",
+            ),
             ("net:\n  tls:\n    certFile: a\n", "headwater.yaml:3: net.tls.certFile"),
             ("net:\n  tls:\n    certFile: a\n", "there is no keyFile to it"),
             ("net:\n  tls:\n    keyFile: a\n", "there is no certFile to it"),

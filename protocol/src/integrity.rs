@@ -215,6 +215,9 @@ pub struct AlertView {
     pub ended: Option<String>,
     /// Who looks after it.
     pub acknowledged: Option<String>,
+    /// Why the webhook did not take its begin or its end yet; it is told again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untold: Option<String>,
 }
 
 /// Somebody looks after an alert.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use headwater_head::{Head, HeadError, HeadFault, Image};
 use headwater_model::{BlockId, CollectionUuid, Namespace, Optime, Ts, limits};
 use headwater_oplog::entry;
+use headwater_oplog::interpret::Outlook;
 use headwater_oplog::key::DocumentKey;
 use headwater_protocol::slices::documents;
 use headwater_store::blocks::Blocks;
@@ -112,7 +113,24 @@ pub struct AtT {
     head: Head,
     collections: Vec<CollectionAtT>,
     source_version: String,
-    undecided: usize,
+    undecided: Option<Undecided>,
+}
+
+/// Transactions of a sharded cluster that were prepared by an instant and are not decided in the oplog that is stored. None
+/// of them is in what was made; on another shard they may have been committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undecided {
+    /// How many.
+    pub count: usize,
+    /// The entry that prepared the first of them: at every instant before it, none of them matters.
+    pub from: Ts,
+}
+
+impl Undecided {
+    fn of(outlook: &Outlook) -> Option<Undecided> {
+        let count = outlook.undecided();
+        outlook.undecided_from().map(|from| Undecided { count, from })
+    }
 }
 
 /// Opens `image` and applies the oplog after it up to and including `until`. What does not fit into memory on the way goes
@@ -152,8 +170,8 @@ pub async fn materialize(
     }
     let undecided = match (prepared, oplog) {
         (Prepared::AtCommitTime, Some(oplog)) => decide(&mut head, oplog, until).await?,
-        (Prepared::AtCommitTime, None) => head.outlook(until).undecided(),
-        (Prepared::AtEntry, _) => 0,
+        (Prepared::AtCommitTime, None) => Undecided::of(&head.outlook(until)),
+        (Prepared::AtEntry, _) => None,
     };
     head.trim_capped(0).await?;
     // Readers of a head keep what is in memory; they are to keep little.
@@ -207,8 +225,8 @@ async fn apply(
 }
 
 /// Lets the transactions take effect that were prepared at or before `until` and commit there, wherever their commits lie.
-/// Gives how many are not decided in what is stored: they do not count as committed.
-async fn decide(head: &mut Head, oplog: &Arc<OplogStore>, until: Ts) -> Result<usize, MaterializeFault> {
+/// Gives those that are not decided in what is stored: they do not count as committed.
+async fn decide(head: &mut Head, oplog: &Arc<OplogStore>, until: Ts) -> Result<Option<Undecided>, MaterializeFault> {
     let mut outlook = head.outlook(until);
     let mut reader = oplog.read(head.applied());
     while outlook.undecided() > 0 {
@@ -231,7 +249,7 @@ async fn decide(head: &mut Head, oplog: &Arc<OplogStore>, until: Ts) -> Result<u
             }
         }
     }
-    let undecided = outlook.undecided();
+    let undecided = Undecided::of(&outlook);
     head.commit_early(&outlook.into_commits())?;
     Ok(undecided)
 }
@@ -287,9 +305,8 @@ impl AtT {
         self.head.applied()
     }
 
-    /// Transactions of a sharded cluster that were prepared by then and are not decided in the oplog that is stored. None of
-    /// them is in it; on another shard they may have been committed.
-    pub fn undecided(&self) -> usize {
+    /// What is not decided at this instant.
+    pub fn undecided(&self) -> Option<Undecided> {
         self.undecided
     }
 

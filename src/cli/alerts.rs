@@ -42,6 +42,14 @@ impl Alerts {
     }
 }
 
+/// What an alert says, and what keeps it from being told.
+pub fn what(view: &AlertView) -> String {
+    match &view.untold {
+        Some(why) => format!("{}; not told: {why}", view.text),
+        None => view.text.clone(),
+    }
+}
+
 fn list(views: &[AlertView]) -> String {
     let rows = views.iter().map(|view| {
         vec![
@@ -51,7 +59,7 @@ fn list(views: &[AlertView]) -> String {
                 .map_or_else(|| "open".to_owned(), |at| format!("ended {at}")),
             view.begun.clone(),
             view.acknowledged.clone().unwrap_or_else(|| "-".to_owned()),
-            view.text.clone(),
+            what(view),
         ]
     });
     table(

@@ -34,7 +34,8 @@ fn text(status: &StatusView) -> String {
             .acknowledged
             .as_ref()
             .map_or_else(String::new, |words| format!(" ({words})"));
-        out.push_str(&format!("\nsince {}: {}: {}{seen}", alert.begun, alert.id, alert.text));
+        let what = super::alerts::what(alert);
+        out.push_str(&format!("\nsince {}: {}: {what}{seen}", alert.begun, alert.id));
     }
     out
 }

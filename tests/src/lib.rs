@@ -35,6 +35,7 @@ pub mod s3;
 pub mod sharded;
 pub mod trio;
 pub mod until;
+pub mod webhook;
 pub mod wire;
 pub mod workload;
 
@@ -51,4 +52,5 @@ pub use s3::S3;
 pub use sharded::{Cluster, Router, Shared, Transaction};
 pub use trio::Trio;
 pub use until::until;
+pub use webhook::Hook;
 pub use workload::{Workload, WorkloadSpec};

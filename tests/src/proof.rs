@@ -1,13 +1,17 @@
 //! What every end-to-end test must show: the backup comes to its end, and what is restored equals what was.
 
 use anyhow::{Context, Result, ensure};
+use bson::doc;
 use headwater_model::Ts;
 use mongodb::Client;
+use rand::Rng;
+use rand::rngs::StdRng;
 use serde_json::Value;
 
 use crate::bed::Bed;
 use crate::contents::{self, Scope};
 use crate::headwater::Headwater;
+use crate::replay;
 use crate::replica_set::{ReplicaSet, ReplicaSetSpec};
 
 /// The only replica set in `headwater status --output json`.
@@ -94,4 +98,49 @@ pub async fn comes_back(bed: &Bed, headwater: &Headwater, source: &ReplicaSet) -
     let target = restored(bed, headwater, source.version(), &end.to_string()).await?;
     compare(source.client(), target.client(), &format!("the end, {end}")).await?;
     Ok(end)
+}
+
+/// So many random instants, restored each into a new server, equal a model that a real mongod replayed from the same oplog.
+/// The source must be replayable, and have all of its oplog since the first instant that can be restored.
+pub async fn instants_come_back(
+    bed: &Bed,
+    headwater: &Headwater,
+    source: &ReplicaSet,
+    random: &mut StdRng,
+    count: usize,
+) -> Result<()> {
+    for instant in instants(headwater, source, random, count).await? {
+        let target = restored(bed, headwater, source.version(), &instant.to_string()).await?;
+        let model = replay::to(bed, source, instant).await?;
+        compare(model.client(), target.client(), &instant.to_string()).await?;
+    }
+    Ok(())
+}
+
+/// Random entries of the source's oplog within what can be restored.
+async fn instants(headwater: &Headwater, source: &ReplicaSet, random: &mut StdRng, count: usize) -> Result<Vec<Ts>> {
+    let status = headwater.json(&["status"]).await?;
+    let set = set_of(&status).context("no replica set in status")?;
+    let edge = |name: &str| -> Result<Ts> {
+        let (t, i) = set
+            .pointer(&format!("/restorable/{name}"))
+            .and_then(position)
+            .context("nothing restorable")?;
+        Ok(Ts::new(u32::try_from(t)?, u32::try_from(i)?))
+    };
+    let oplog = source
+        .client()
+        .database("local")
+        .collection::<bson::Document>("oplog.rs");
+    let within =
+        doc! { "ts": { "$gte": bson::Timestamp::from(edge("from")?), "$lte": bson::Timestamp::from(edge("to")?) } };
+    let mut entries = oplog.find(within).projection(doc! { "ts": 1 }).await?;
+    let mut all = Vec::new();
+    while entries.advance().await? {
+        all.push(Ts::from(entries.deserialize_current()?.get_timestamp("ts")?));
+    }
+    ensure!(all.len() > 200, "only {} entries to choose from", all.len());
+    let mut chosen: Vec<_> = (0..count).map(|_| all[random.gen_range(0..all.len())]).collect();
+    chosen.sort();
+    Ok(chosen)
 }

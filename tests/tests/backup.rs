@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bson::doc;
-use headwater_model::Ts;
-use headwater_tests::proof::{compare, position, restored, set_of, until_complete, until_stored};
-use headwater_tests::{
-    Bed, Headwater, MongodSpec, ReplicaSet, ReplicaSetSpec, Workload, WorkloadSpec, replay, versions,
-};
+use headwater_tests::proof::{compare, instants_come_back, restored, until_complete, until_stored};
+use headwater_tests::{Bed, Headwater, MongodSpec, ReplicaSetSpec, Workload, WorkloadSpec, versions};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
@@ -48,12 +45,7 @@ async fn a_busy_set_comes_back(version: &str, seed: u64, mishaps: bool) -> Resul
     until_stored(&headwater, end).await?;
     let target = restored(&bed, &headwater, version, &end.to_string()).await?;
     compare(source.client(), target.client(), "the end").await?;
-    for instant in instants(&headwater, &source, &mut random, if mishaps { 4 } else { 10 }).await? {
-        let target = restored(&bed, &headwater, version, &instant.to_string()).await?;
-        let model = replay::to(&bed, &source, instant).await?;
-        compare(model.client(), target.client(), &instant.to_string()).await?;
-    }
-    Ok(())
+    instants_come_back(&bed, &headwater, &source, &mut random, if mishaps { 4 } else { 10 }).await
 }
 
 async fn mishap(headwater: &mut Headwater, random: &mut StdRng) -> Result<()> {
@@ -65,34 +57,6 @@ async fn mishap(headwater: &mut Headwater, random: &mut StdRng) -> Result<()> {
         headwater.agent()?.kill()?;
         headwater.start_agent().await
     }
-}
-
-/// Random entries of the source's oplog within what can be restored.
-async fn instants(headwater: &Headwater, source: &ReplicaSet, random: &mut StdRng, count: usize) -> Result<Vec<Ts>> {
-    let status = headwater.json(&["status"]).await?;
-    let set = set_of(&status).context("no replica set in status")?;
-    let edge = |name: &str| -> Result<Ts> {
-        let (t, i) = set
-            .pointer(&format!("/restorable/{name}"))
-            .and_then(position)
-            .context("nothing restorable")?;
-        Ok(Ts::new(u32::try_from(t)?, u32::try_from(i)?))
-    };
-    let oplog = source
-        .client()
-        .database("local")
-        .collection::<bson::Document>("oplog.rs");
-    let within =
-        doc! { "ts": { "$gte": bson::Timestamp::from(edge("from")?), "$lte": bson::Timestamp::from(edge("to")?) } };
-    let mut entries = oplog.find(within).projection(doc! { "ts": 1 }).await?;
-    let mut all = Vec::new();
-    while entries.advance().await? {
-        all.push(Ts::from(entries.deserialize_current()?.get_timestamp("ts")?));
-    }
-    ensure!(all.len() > 200, "only {} entries to choose from", all.len());
-    let mut chosen: Vec<_> = (0..count).map(|_| all[random.gen_range(0..all.len())]).collect();
-    chosen.sort();
-    Ok(chosen)
 }
 
 #[tokio::test(flavor = "multi_thread")]

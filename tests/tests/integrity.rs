@@ -3,15 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use bson::{Document, doc};
 use headwater_tests::proof::{until_complete, until_stored};
-use headwater_tests::{Bed, Headwater, ReplicaSet, ReplicaSetSpec, until};
+use headwater_tests::{Authority, Bed, Headwater, Hook, ReplicaSet, ReplicaSetSpec};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const VERSION: &str = "6.0.5";
 
@@ -128,62 +127,6 @@ async fn a_flipped_bit_in_a_block_is_found_and_never_restored_silently() -> Resu
     Ok(())
 }
 
-/// What a webhook got, as (event, id) in the order of arrival. The first call is answered with an error.
-#[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<(String, String)>>>);
-
-impl Told {
-    fn all(&self) -> Vec<(String, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "the listener runs beside the test")]
-    async fn listen(&self) -> Result<String> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}/hook?token=verysecret", listener.local_addr()?);
-        let told = self.clone();
-        tokio::spawn(async move {
-            let mut calls = 0;
-            while let Ok((stream, _)) = listener.accept().await {
-                calls += 1;
-                if let Err(error) = told.take(stream, calls > 1).await {
-                    eprintln!("a call of the webhook broke: {error}");
-                }
-            }
-        });
-        Ok(url)
-    }
-
-    async fn take(&self, stream: TcpStream, well: bool) -> Result<()> {
-        let mut stream = BufReader::new(stream);
-        let (mut line, mut length) = (String::new(), 0);
-        while stream.read_line(&mut line).await? > 2 {
-            let header = line.to_ascii_lowercase();
-            if let Some(value) = header.strip_prefix("content-length:") {
-                length = value.trim().parse()?;
-            }
-            line.clear();
-        }
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).await?;
-        let alert: Value = serde_json::from_slice(&body)?;
-        let text = |name: &str| alert[name].as_str().unwrap_or_default().to_owned();
-        if well {
-            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push((text("event"), text("id")));
-        }
-        let status = if well { "200 OK" } else { "500 Trouble" };
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-        Ok(stream.write_all(answer.as_bytes()).await?)
-    }
-
-    async fn until(&self, event: &str, id: &str) -> Result<()> {
-        let wanted = (event.to_owned(), id.to_owned());
-        let what = format!("the webhook to be told: {event} of {id}");
-        until(&what, || async { Ok(self.all().contains(&wanted).then_some(())) }).await
-    }
-}
-
 /// `GET path`, without a key.
 async fn get(headwater: &Headwater, path: &str) -> Result<String> {
     let service = headwater.service();
@@ -255,15 +198,14 @@ fn parse(page: &str) -> Result<BTreeMap<String, f64>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instant_is_proven_metrics_tell_it_and_a_webhook_hears_of_damage_once() -> Result<()> {
     let bed = Bed::new().await?;
-    let told = Told::default();
-    let url = told.listen().await?;
+    let hook = Hook::start().await?;
     let source = bed
         .replica_set(ReplicaSetSpec::single(VERSION).not_replayable())
         .await?;
     let shop: mongodb::Collection<Document> = source.client().database("shop").collection("orders");
     shop.insert_many((0..500).map(|id| doc! { "_id": id, "text": md5_like(id) as i64 }))
         .await?;
-    let mut headwater = bed.headwater()?.with_env("HEADWATER_ALERTS_WEBHOOK", &url);
+    let mut headwater = bed.headwater()?.with_env("HEADWATER_ALERTS_WEBHOOK", &hook.url("http"));
     headwater.start_quickstart(&source.uri(), "default").await?;
     until_complete(&headwater).await?;
 
@@ -310,6 +252,7 @@ async fn an_instant_is_proven_metrics_tell_it_and_a_webhook_hears_of_damage_once
     }
 
     // Damage begins, is told once though the first call failed, and ends.
+    hook.refuse_next();
     headwater.daemon()?.kill()?;
     let pack = objects(&headwater, "/blocks/")?
         .into_iter()
@@ -320,7 +263,7 @@ async fn an_instant_is_proven_metrics_tell_it_and_a_webhook_hears_of_damage_once
     let (code, view) = check(&headwater, &["--data"]).await?;
     ensure!(code == 10, "{view}");
     let id = "damage:default/rs0";
-    told.until("begin", id).await?;
+    hook.until_told("begin", id).await?;
     let acknowledged = headwater.json(&["alerts", "ack", id, "--comment", "tonight"]).await?;
     ensure!(acknowledged["acknowledged"] == "tonight", "{acknowledged}");
     let status = headwater.json(&["status"]).await?;
@@ -328,12 +271,65 @@ async fn an_instant_is_proven_metrics_tell_it_and_a_webhook_hears_of_damage_once
     flip(&pack, |len| len / 3)?;
     let (code, view) = check(&headwater, &["--data"]).await?;
     ensure!(code == 0, "{view}");
-    told.until("end", id).await?;
-    let about: Vec<_> = told.all().into_iter().filter(|(_, told)| told == id).collect();
+    hook.until_told("end", id).await?;
+    let about: Vec<_> = hook.told().into_iter().filter(|(_, told)| told == id).collect();
     ensure!(about.len() == 2, "{about:?}");
     let listed = headwater.json(&["alerts", "list"]).await?;
     ensure!(listed[0]["ended"].is_string(), "{listed}");
     let log = std::fs::read_to_string(headwater.log("daemon"))?;
     ensure!(!log.contains("verysecret"), "the address of the webhook is in the log");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_by_tls_hears_of_alerts_once_its_certificate_is_believed() -> Result<()> {
+    let bed = Bed::new().await?;
+    let authority = Authority::new(&bed.new_folder("authority")?)?;
+    let system = Authority::new(&bed.new_folder("system")?)?;
+    let stranger = Authority::new(&bed.new_folder("stranger")?)?;
+    let hook = Hook::start().await?;
+    hook.speak_tls(&stranger.sign("hook")?)?;
+    let source = bed
+        .replica_set(ReplicaSetSpec::single(VERSION).not_replayable())
+        .await?;
+    let mut headwater = bed
+        .headwater()?
+        .with_tls(&authority.file(), &authority.sign("daemon")?)
+        .with_env("SSL_CERT_FILE", &system.file().display().to_string())
+        .with_env("HEADWATER_ALERTS_WEBHOOK", &hook.url("https"))
+        .with_env("HEADWATER_ALERTS_AGENT_DOWN", "10s");
+    headwater.start_daemon().await?;
+    headwater
+        .json(&["deployment", "add", "default", "--uri", &source.uri()])
+        .await?;
+    headwater.start_agent().await?;
+    until_complete(&headwater).await?;
+    headwater.agent()?.kill()?;
+
+    let id = "agent_down:default/rs0";
+    let untold = |alerts: &Value| alerts[0]["untold"].as_str().map(str::to_owned);
+    let why = headwater
+        .until("a webhook that is not believed", &["alerts", "list"], untold)
+        .await?;
+    ensure!(why.contains("certificate") && why.contains("net.tls.caFile"), "{why}");
+    for command in ["alerts list", "status"] {
+        let shown = headwater.run(command.split(' ')).await?;
+        ensure!(shown.code == 0 && shown.stdout.contains(&why), "{}", shown.stdout);
+    }
+    ensure!(hook.told().is_empty(), "{:?}", hook.told());
+
+    // One that the system believes in is as good as one of the cluster's own authority.
+    hook.speak_tls(&system.sign("hook")?)?;
+    hook.until_told("begin", id).await?;
+    let told = |alerts: &Value| alerts[0]["untold"].is_null().then_some(());
+    headwater
+        .until("the alert to be told", &["alerts", "list"], told)
+        .await?;
+    hook.speak_tls(&authority.sign("hook")?)?;
+    headwater.start_agent().await?;
+    hook.until_told("end", id).await?;
+    let log = std::fs::read_to_string(headwater.log("daemon"))?;
+    ensure!(!log.contains("verysecret"), "the address of the webhook is in the log");
+    ensure!(!log.contains("panicked"), "the daemon panicked");
     Ok(())
 }

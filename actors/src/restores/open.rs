@@ -16,6 +16,7 @@ use headwater_store::objects::StoreError;
 use headwater_store::oplog_store::OplogStore;
 
 use super::plan::plan_kept_at;
+use super::words::refuse_undecided;
 use super::{kept, whole};
 use crate::set::Set;
 use crate::trouble::refusal;
@@ -80,16 +81,12 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Re
     let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, until, prepared, |_| {});
     let made = made.await.map_err(unmade)?;
     // A snapshot of one member whose oplog is not there any more shows what is known.
-    if made.undecided() > 0 && (oplog.is_some() || !plan.is_whole_image()) {
-        let message = format!(
-            "{} transactions over several shards were prepared by {} and are not decided in the oplog stored so far: choose an \
-             earlier instant, or ask again in a moment",
-            made.undecided(),
-            plan.until
-        );
-        return Err(Refusal::new(RefusalKind::NotRestorable, message));
+    match made.undecided() {
+        Some(undecided) if oplog.is_some() || !plan.is_whole_image() => {
+            Err(refuse_undecided(set, plan, undecided).await?)
+        }
+        _ => Ok(made),
     }
-    Ok(made)
 }
 
 /// The oplog after an image with open transactions, where it is stored: it tells which of them belong to the image's instant.

@@ -8,6 +8,7 @@
 
 mod agent;
 mod check;
+mod cursors;
 mod faults;
 mod first_copy;
 mod mongod;

@@ -43,6 +43,10 @@ pub struct Kept {
     pub answers: BTreeMap<u64, (DocumentsHeader, Vec<Vec<u8>>)>,
     /// Every so many requests one is mistreated; 0 for never.
     pub mistreat_every: u64,
+    /// How many slices of each part are taken; without, all.
+    pub slices_at_most: Option<u32>,
+    /// How often a slice was refused for that.
+    pub slices_refused: u64,
     requests: u64,
     /// What an honest agent must never be refused for.
     pub complaints: Vec<String>,
@@ -265,6 +269,10 @@ impl Kept {
         let frame = Frame::open(FrameKind::SyncSlice, body).unwrap();
         let header: SyncSliceHeader = frame.header().unwrap();
         self.current(header.incarnation)?;
+        if self.slices_at_most.is_some_and(|most| header.number >= most) {
+            self.slices_refused += 1;
+            return Err(Refusal::new(RefusalKind::Unavailable, "not yet"));
+        }
         let items = divided(&frame, header.count)?;
         if header.count == 0 && !header.last {
             return Err(Refusal::new(

@@ -135,6 +135,7 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
             id: "damage:shop/rs0".to_owned(),
             begun_ms: 1_795_343_100_000,
             end: false,
+            failure: Some("it answered 500".to_owned()),
         },
         rewrap(2),
         Command::Recover {

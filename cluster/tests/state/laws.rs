@@ -318,6 +318,7 @@ fn any_of_alerts(rng: &mut StdRng) -> Command {
             id: id.to_owned(),
             begun_ms: 1_795_343_100_000,
             end: rng.gen_bool(0.5),
+            failure: rng.gen_bool(0.5).then(|| "it answered 500".to_owned()),
         },
     }
 }

@@ -4,7 +4,7 @@
 //! `commitTimestamp`, wherever the entry lies that tells one shard of it. So who wants the state at one cluster time reads on
 //! after it, until every transaction that was prepared by then is decided. Nobody else can write its documents in between.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use headwater_model::Ts;
@@ -17,12 +17,12 @@ use crate::raw::{self, BsonFault};
 #[derive(Clone, Debug)]
 pub struct Outlook {
     cut: Ts,
-    undecided: BTreeSet<TransactionKey>,
+    undecided: BTreeMap<TransactionKey, Ts>,
     commits: Vec<Bytes>,
 }
 
 impl Outlook {
-    pub(super) fn new(cut: Ts, undecided: BTreeSet<TransactionKey>) -> Self {
+    pub(super) fn new(cut: Ts, undecided: BTreeMap<TransactionKey, Ts>) -> Self {
         Outlook {
             cut,
             undecided,
@@ -41,7 +41,7 @@ impl Outlook {
             _ => return Ok(()),
         };
         let decides = matches!(name, b"commitTransaction" | b"abortTransaction") && transactions::belongs(&read);
-        if !decides || !self.undecided.remove(&transactions::key(&read)) || name == b"abortTransaction" {
+        if !decides || self.undecided.remove(&transactions::key(&read)).is_none() || name == b"abortTransaction" {
             return Ok(());
         }
         let time = raw::find(read.o, "commitTimestamp")?.and_then(|time| time.timestamp());
@@ -55,6 +55,11 @@ impl Outlook {
     /// How many transactions are still undecided; none: there is no need to read on.
     pub fn undecided(&self) -> usize {
         self.undecided.len()
+    }
+
+    /// The entry that prepared the first of them: before it none of them was.
+    pub fn undecided_from(&self) -> Option<Ts> {
+        self.undecided.values().min().copied()
     }
 
     /// The entries after the cut that commit at or before it, for [`super::Interpreter::commit_early`].

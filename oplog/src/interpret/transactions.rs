@@ -3,7 +3,7 @@
 //! Nothing of a transaction has an effect before its deciding entry: the last of a chain, or `commitTransaction` after
 //! a prepare. Until then its entries are kept, as copies, so that they keep no slice of the oplog alive.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use headwater_model::{Optime, Ts};
@@ -143,10 +143,11 @@ impl OpenTransactions {
         !self.early.is_empty()
     }
 
-    /// The transactions that are prepared and not decided.
-    pub fn prepared(&self) -> BTreeSet<TransactionKey> {
+    /// The transactions that are prepared and not decided, with the entries that prepared them.
+    pub fn prepared(&self) -> BTreeMap<TransactionKey, Ts> {
         let prepared = self.chains.iter().filter(|(_, chain)| chain.prepared);
-        prepared.map(|(key, _)| key.clone()).collect()
+        let with_last = prepared.filter_map(|(key, chain)| Some((key.clone(), chain.entries.last()?.0.ts)));
+        with_last.collect()
     }
 
     /// Sees where the oplog is. A new term ends every chain that is not prepared: its entries are written by one primary

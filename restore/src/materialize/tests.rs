@@ -48,6 +48,24 @@ struct Backup {
     oplog: Arc<OplogStore>,
 }
 
+/// Appends a slice of entries, each with its second.
+async fn append(oplog: &OplogStore, slice: &[(u32, Bytes)]) {
+    let tail = oplog.tip().await.unwrap().unwrap();
+    let header = OplogSliceHeader {
+        replica_set: set(),
+        incarnation: Incarnation(1),
+        previous: tail.after,
+        previous_slice: tail.previous_slice,
+        first: at(slice[0].0),
+        last: at(slice[slice.len() - 1].0),
+        count: slice.len() as u32,
+    };
+    let payload: Vec<u8> = slice.iter().flat_map(|(_, raw)| raw.to_vec()).collect();
+    let sealed = frame::seal(FrameKind::OplogSlice, &header, &payload).unwrap();
+    let frame = Frame::open(FrameKind::OplogSlice, sealed).unwrap();
+    oplog.append(frame).await.unwrap();
+}
+
 /// An image at second 5, entries at seconds 1 to 20 in slices of four; each inserts a document of its second's number.
 async fn backup(options: Document) -> Backup {
     let oplog = OplogStore::open(Arc::new(MemoryObjects::new()), "rs/", &set(), Incarnation(1))
@@ -59,25 +77,8 @@ async fn backup(options: Document) -> Backup {
     let mut entries = vec![(1, entry(1, "c", create))];
     // From the largest key to the smallest: the order of insertion is not that of keys.
     entries.extend((2..=20).map(|n| (n, entry(n, "i", doc! { "_id": -i64::from(n), "n": i64::from(n) }))));
-    let mut previous = at(0);
     for slice in entries.chunks(4) {
-        let (first, last) = (at(slice[0].0), at(slice[slice.len() - 1].0));
-        let header = OplogSliceHeader {
-            replica_set: set(),
-            incarnation: Incarnation(1),
-            previous,
-            previous_slice: oplog.tip().await.unwrap().unwrap().previous_slice,
-            first,
-            last,
-            count: slice.len() as u32,
-        };
-        let payload: Vec<u8> = slice.iter().flat_map(|(_, raw)| raw.to_vec()).collect();
-        let sealed = frame::seal(FrameKind::OplogSlice, &header, &payload).unwrap();
-        oplog
-            .append(Frame::open(FrameKind::OplogSlice, sealed).unwrap())
-            .await
-            .unwrap();
-        previous = last;
+        append(&oplog, slice).await;
     }
 
     let blocks: Arc<dyn Blocks> = Arc::new(MemoryBlocks::new());
@@ -97,6 +98,10 @@ async fn backup(options: Document) -> Backup {
 
 impl Backup {
     async fn at(&self, until: Ts) -> Result<AtT, MaterializeFault> {
+        self.made(until, Prepared::AtEntry).await
+    }
+
+    async fn made(&self, until: Ts, prepared: Prepared) -> Result<AtT, MaterializeFault> {
         let scratch: Arc<dyn Blocks> = Arc::new(MemoryBlocks::new());
         materialize(
             self.blocks.clone(),
@@ -104,7 +109,7 @@ impl Backup {
             self.image.clone(),
             Some(&self.oplog),
             until,
-            Prepared::AtEntry,
+            prepared,
             |_| (),
         )
         .await
@@ -169,6 +174,52 @@ fn what_the_stores_cannot_give_is_refused() {
             torn.at(Ts::new(9, 1)).await,
             Err(MaterializeFault::Inconsistent(_))
         ));
+    });
+}
+
+#[test]
+fn what_is_prepared_is_undecided_from_its_entry_on_until_its_commit_is_stored() {
+    run(async {
+        let backup = backup(doc! {}).await;
+        let of_transaction = |n: u32, previous: u32, o: Document| {
+            let before = match previous {
+                0 => doc! { "ts": bson::Timestamp { time: 0, increment: 0 }, "t": -1_i64 },
+                _ => doc! { "ts": bson::Timestamp::from(at(previous).ts), "t": 1_i64 },
+            };
+            let mut all: Document = bson::deserialize_from_slice(&entry(n, "c", o)).unwrap();
+            all.extend(doc! { "lsid": { "id": 1 }, "txnNumber": 1_i64, "prevOpTime": before });
+            (n, raw(&all))
+        };
+        let uuid = Binary {
+            subtype: BinarySubtype::Uuid,
+            bytes: UUID.0.to_vec(),
+        };
+        let insert = doc! { "op": "i", "ns": "shop.c", "ui": uuid, "o": { "_id": 22, "n": 22_i64 } };
+        let prepare = of_transaction(22, 0, doc! { "applyOps": [insert], "prepare": true });
+        let later = (25, entry(25, "i", doc! { "_id": 25, "n": 25_i64 }));
+        append(&backup.oplog, &[prepare, later]).await;
+        let undecided = async |until: Ts| {
+            let made = backup.made(until, Prepared::AtCommitTime).await.unwrap();
+            made.undecided()
+        };
+        let open = Some(Undecided {
+            count: 1,
+            from: Ts::new(22, 1),
+        });
+        for (until, want) in [
+            (Ts::new(20, 1), None),
+            (Ts::new(22, 0), None),
+            (Ts::new(22, 1), open),
+            (Ts::new(25, 1), open),
+        ] {
+            assert_eq!(undecided(until).await, want, "{until}");
+        }
+        let made = backup.made(Ts::new(25, 1), Prepared::AtEntry).await.unwrap();
+        assert_eq!(made.undecided(), None);
+        let time = bson::Timestamp::from(Ts::new(24, 1));
+        let commit = doc! { "commitTransaction": 1, "commitTimestamp": time };
+        append(&backup.oplog, &[of_transaction(30, 22, commit)]).await;
+        assert_eq!(undecided(Ts::new(25, 1)).await, None);
     });
 }
 

@@ -1,6 +1,7 @@
 //! Holes planted in the first copy: documents that the scan does not bring although the oplog changes them. They are
-//! fetched from the source, and everything comes back equal.
+//! fetched from the source, and everything comes back equal. The same where collections go elsewhere under the scan.
 
+mod cursors;
 mod proxy;
 
 use std::time::Duration;
@@ -10,16 +11,21 @@ use bson::{Bson, Document, doc};
 use headwater_tests::proof::{comes_back, compare, restored, until_complete, until_stored};
 use headwater_tests::{Bed, Headwater, LogWatch, ReplicaSet, ReplicaSetSpec, replay};
 use mongodb::{Client, Collection};
-use proxy::Proxy;
+use proxy::{Gates, Proxy};
 
 const VERSION: &str = "6.0.5";
 const ASKING: &str = "asking the source for documents the scan missed";
 
 /// Lets the first copy begin with holes, and gives the watch once the scan is under way; the scan's end waits at a gate.
 async fn begin(headwater: &mut Headwater, source: &ReplicaSet) -> Result<(Proxy, LogWatch)> {
+    begin_with(headwater, source, Gates::default()).await
+}
+
+async fn begin_with(headwater: &mut Headwater, source: &ReplicaSet, gates: Gates) -> Result<(Proxy, LogWatch)> {
     headwater.start_daemon().await?;
     let mut watch = LogWatch::from_now(&headwater.log("daemon"))?;
     let proxy = Proxy::start(&headwater.service()).await?;
+    proxy.open(|which| *which = gates);
     headwater
         .json(&["deployment", "add", "default", "--uri", &source.uri()])
         .await?;
@@ -171,6 +177,9 @@ async fn many_large_missing_documents_are_fetched_and_fetched_again_after_kills(
     ensure!(watch.is_between(ASKING, "first copy: validating")?, "killed too late");
     let mut watch = LogWatch::from_now(&headwater.log("daemon"))?;
     headwater.start_daemon().await?;
+    // What it fetched meanwhile waits at the gate, and is lost with it.
+    headwater.agent()?.kill()?;
+    headwater.start_agent_at(proxy.address()).await?;
     proxy.open(|gates| gates.documents_may_arrive = true);
     watch.until_logged(ASKING).await?;
     watch.until_logged("first copy: validating").await?;

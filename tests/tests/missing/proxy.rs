@@ -1,4 +1,5 @@
-//! Stands between agent and service, and tampers with what the agent ships: that is how holes come into a first copy.
+//! Stands between agent and service, and tampers with what the agent ships: that is how holes come into a first copy, and
+//! how one is held up in the middle.
 
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use tokio::sync::watch;
 /// Gates that requests wait at.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Gates {
+    /// Whether only the first slice of each part may arrive.
+    pub first_slices_only: bool,
     /// Whether the scan may end.
     pub scan_may_end: bool,
     /// Whether fetched documents may arrive.
@@ -51,7 +54,7 @@ impl Proxy {
         &self.address
     }
 
-    /// Opens gates.
+    /// Opens gates, or shuts them.
     pub fn open(&self, which: impl FnOnce(&mut Gates)) {
         self.gates.send_modify(which);
     }
@@ -82,6 +85,10 @@ async fn pass(mut agent: TcpStream, service: &str, mut gates: watch::Receiver<Ga
     let mut body = Bytes::from(received).slice(head_end..);
     let path = head.split(' ').nth(1).context("a request without a path")?.to_owned();
     if path.ends_with("/sync/slice") {
+        let header: SyncSliceHeader = Frame::open(FrameKind::SyncSlice, body.clone())?.header()?;
+        gates
+            .wait_for(|gates| header.number == 0 || !gates.first_slices_only)
+            .await?;
         body = with_holes(body)?;
     } else if path.ends_with("/sync/end") {
         gates.wait_for(|gates| gates.scan_may_end).await?;

@@ -183,9 +183,13 @@ fn a_transaction_belongs_to_the_cluster_time_at_which_it_commits_wherever_its_co
         ),
     ];
     let mut outlook = fixture.head.outlook(cut);
-    for (entry, left) in later.iter().zip([2, 1, 0]) {
+    assert_eq!(outlook.undecided_from(), Some(at(within).ts));
+    for (entry, (left, from)) in later.iter().zip([(2, Some(beyond)), (1, Some(gone)), (0, None)]) {
         outlook.see(entry).unwrap();
-        assert_eq!(outlook.undecided(), left);
+        assert_eq!(
+            (outlook.undecided(), outlook.undecided_from()),
+            (left, from.map(|n| at(n).ts))
+        );
     }
     fixture.head.commit_early(&outlook.into_commits()).unwrap();
     let exact = |fixture: &Fixture| [1, 2, 3].map(|id| fixture.get(id).is_some());
