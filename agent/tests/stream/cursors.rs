@@ -1,6 +1,8 @@
 //! Scans that are interrupted while they read: what is stored says where they go on, and what became of the collection
 //! meanwhile does not matter.
 
+use std::cell::Cell;
+
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use headwater_host::Host;
@@ -73,7 +75,7 @@ impl Scene {
 
     /// The cursor that reads the collection and is idle just now; waits for it.
     async fn idle_cursor(&self) -> i64 {
-        let mut found = None;
+        let found = Cell::new(None);
         until("the scan's cursor is idle", || async {
             let pipeline = [
                 doc! { "$currentOp": { "allUsers": true, "idleCursors": true } },
@@ -84,11 +86,11 @@ impl Scene {
             let id = cursors
                 .first()
                 .and_then(|item| item.get_document("cursor").ok()?.get_i64("cursorId").ok());
-            found = id;
+            found.set(id);
             id.is_some()
         })
         .await;
-        found.unwrap()
+        found.get().unwrap()
     }
 
     /// How many documents of the collection have arrived, over all parts; documents that came twice count twice.
