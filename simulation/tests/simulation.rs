@@ -23,7 +23,7 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 14] = [
+const FOUND: [(u64, &str); 15] = [
     (
         13,
         "a node that does not own a shard could not plan a restore from a snapshot with transactions open in it: planning wrote blocks",
@@ -63,6 +63,10 @@ const FOUND: [(u64, &str); 14] = [
     (
         182,
         "the instant of a shard's own first snapshot was restored while a transaction was prepared and not decided",
+    ),
+    (
+        183,
+        "a restore that was asked for while the slices of a first copy were removed found one gone, and was refused",
     ),
     (
         231,

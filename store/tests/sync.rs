@@ -5,6 +5,7 @@ mod fixture;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use fixture::{INCARNATION, WAYS, at, fail_at, flipped, replica_set};
 use headwater_host::Host;
 use headwater_model::{CollectionUuid, Epoch, Incarnation};
@@ -242,6 +243,23 @@ async fn whatever_call_fails_sending_again_converges_and_half_removed_is_never_b
             ));
         }
     }
+}
+
+/// Found by the simulation (seed 183): what is removed while it is opened was taken for lost.
+#[tokio::test]
+async fn of_a_sync_that_is_being_removed_nothing_is_read_any_more() {
+    let objects = MemoryObjects::new();
+    let store = open(&objects).await.unwrap();
+    store.begin(begin("6.0.5")).await.unwrap();
+    store.put(slice(0, 0, true)).await.unwrap();
+    store.end(end()).await.unwrap();
+    let whole = objects.contents();
+    store.remove_all().await.unwrap();
+    // The mark, and the rest as damaged as an object that goes just now.
+    let contents = whole.into_iter().map(|(key, _)| (key, Bytes::new()));
+    let contents = contents.chain(objects.contents());
+    let again = open(&MemoryObjects::holding(contents.collect())).await.unwrap();
+    assert!(again.begun().await.unwrap().is_none());
 }
 
 #[tokio::test]

@@ -45,16 +45,18 @@ impl SyncStore {
     async fn load_once(&self) -> Result<State, StoreError> {
         let mut state = State::default();
         let mut sizes: BTreeMap<(CollectionUuid, u32), Vec<u64>> = BTreeMap::new();
-        for object in self.objects.list(&self.folder).await? {
+        let listed = self.objects.list(&self.folder).await?;
+        // Before anything is read: what is removed beside is gone before it is read, in this order.
+        if listed.iter().any(|object| object.key == self.key("removed")) {
+            return Ok(State {
+                removed: true,
+                ..State::default()
+            });
+        }
+        for object in listed {
             match object.key.strip_prefix(&self.folder).unwrap_or_default() {
                 "begin" => state.begun = Some(self.load_begin(&object.key).await?),
                 "end" => state.ended = Some(note::open(END, &object.key, &self.objects.get(&object.key).await?)?),
-                "removed" => {
-                    return Ok(State {
-                        removed: true,
-                        ..State::default()
-                    });
-                }
                 name => {
                     let Some(place) = name.strip_prefix("slice/").and_then(parse) else {
                         continue;

@@ -45,7 +45,11 @@ async fn until_open(source: &ReplicaSet, names: &[&str]) -> Result<()> {
         ];
         let listed = source.client().database("admin").aggregate(pipeline).await?;
         let cursors: Vec<Document> = listed.try_collect().await?;
-        let open = |name: &&str| cursors.iter().any(|cursor| cursor.get_str("ns").is_ok_and(|ns| ns == *name));
+        let open = |name: &&str| {
+            cursors
+                .iter()
+                .any(|cursor| cursor.get_str("ns").is_ok_and(|ns| ns == *name))
+        };
         Ok(names.iter().all(|name| open(name)).then_some(()))
     })
     .await
