@@ -256,7 +256,7 @@ async fn of_a_sync_that_is_being_removed_nothing_is_read_any_more() {
     let whole = objects.contents();
     store.remove_all().await.unwrap();
     // The mark, and the rest as damaged as an object that goes just now.
-    let contents = whole.into_iter().map(|(key, _)| (key, Bytes::new()));
+    let contents = whole.into_keys().map(|key| (key, Bytes::new()));
     let contents = contents.chain(objects.contents());
     let again = open(&MemoryObjects::holding(contents.collect())).await.unwrap();
     assert!(again.begun().await.unwrap().is_none());

@@ -181,7 +181,7 @@ impl Kv for SledKv {
         if range.start >= range.end {
             return Ok(None);
         }
-        let last = self.tree.range(range).filter(is_users).next_back();
+        let last = self.tree.range(range).rfind(is_users);
         last.map(|pair| pair.map(owned).map_err(|error| failed("read", error)))
             .transpose()
     }

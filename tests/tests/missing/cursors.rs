@@ -50,7 +50,7 @@ async fn until_open(source: &ReplicaSet, names: &[&str]) -> Result<()> {
                 .iter()
                 .any(|cursor| cursor.get_str("ns").is_ok_and(|ns| ns == *name))
         };
-        Ok(names.iter().all(|name| open(name)).then_some(()))
+        Ok(names.iter().all(open).then_some(()))
     })
     .await
 }
