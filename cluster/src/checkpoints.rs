@@ -8,8 +8,8 @@
 //! | all notes are there: the cut is at the greatest | the last of them | |
 //! | the head of one member stands at the cut, its image is durable | [`crate::Command::CutCheckpoint`] | the owner |
 //! | all images are there: every member gets its snapshot, in one step | the last of them | |
-//! | but something was on its way at the cut (`under_way`): another attempt, a little later, until a limit | the last of them, then [`crate::Command::ResumeCheckpoint`] | the leader, by [`plan`] |
-//! | it takes too long, or a member is not what it was | [`crate::Command::FailCheckpoint`] | the leader, by [`plan`] |
+//! | but something was on its way at the cut (`under_way`): another attempt, a little later, until a limit | the last of them, then [`crate::Command::ResumeCheckpoint`] | the leader, by [`plan()`] |
+//! | it takes too long, or a member is not what it was | [`crate::Command::FailCheckpoint`] | the leader, by [`plan()`] |
 //!
 //! Everything that is known of a checkpoint is here, so that it goes on whoever leads and whoever owns. A note is asked for
 //! only after the checkpoint is open, so everything that a head had applied by then lies before the note, and the note at or

@@ -23,7 +23,7 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 15] = [
+const FOUND: [(u64, &str); 16] = [
     (
         13,
         "a node that does not own a shard could not plan a restore from a snapshot with transactions open in it: planning wrote blocks",
@@ -83,6 +83,10 @@ const FOUND: [(u64, &str); 15] = [
     (
         534,
         "of a segment that was damaged in two places the first was forgotten, and what lay in it offered",
+    ),
+    (
+        767,
+        "nothing, but the oracle did not know that a slice may have served when a daemon that stood still acknowledges it",
     ),
 ];
 

@@ -170,6 +170,16 @@ fn fields(document: Document) -> BTreeMap<String, Bson> {
 }
 
 impl Contents {
+    /// Between two entries of its creation, or of its drop, a time-series collection is buckets without a view: a restore gives
+    /// it back with one, as those who look for their data want it.
+    pub fn forget_series_without_a_view_in(&mut self, wanted: &Contents) {
+        self.collections.retain(|name, collection| {
+            let buckets = name.replacen('.', ".system.buckets.", 1);
+            let only_there = !wanted.collections.contains_key(name) && wanted.collections.contains_key(&buckets);
+            collection.kind != "timeseries" || !only_there
+        });
+    }
+
     /// How many documents there are.
     pub fn documents(&self) -> usize {
         self.collections

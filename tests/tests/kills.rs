@@ -220,6 +220,8 @@ async fn a_first_copy_survives_a_kill_in_each_of_its_phases() -> Result<()> {
         aim(Victim::Daemon, "first copy: validating", "first copy: complete", 60),
     ];
     stage.strike_first_copies(watch, aims).await?;
+    // So many instants that some can be drawn from them.
+    workload.reach(workload.report().total() + 300).await?;
     churn.stop().await?;
     workload.stop().await?;
     comes_back(&bed, &stage.headwater, &source).await?;

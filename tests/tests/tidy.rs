@@ -55,7 +55,7 @@ const FRAMEWORKS: [(&str, &[&str]); 17] = [
     ("sled", &["host"]),
     ("mongodb", &["agent", "restore", "store", "tests"]),
     ("object_store", &["store"]),
-    ("ring", &["store"]),
+    ("ring", &["store", "tests"]),
     ("rustls", &["host"]),
     ("tokio-rustls", &["host"]),
     ("clap", &["headwater", "xtask"]),

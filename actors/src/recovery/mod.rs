@@ -1,6 +1,6 @@
 //! Recovery from the store alone: every daemon is lost, and a new cluster begins with what the store says.
 //!
-//! [`look`] reads the store, [`plan`] decides, [`begin`] carries it out. Nothing that is at rest is moved or copied.
+//! [`look()`] reads the store, [`mod@plan`] decides, [`begin()`] carries it out. Nothing that is at rest is moved or copied.
 
 pub mod begin;
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Restores: planned from the control state and the stores, described to users, carried out by [`crate::work::restore`]
 //! or streamed as an archive.
 //!
-//! * [`inventory`]: what there is to restore from.
-//! * [`plan`]: one replica set at an instant; [`whole`]: a sharded cluster at one cluster time.
-//! * [`open`]: what a plan names, as a source of documents; [`archive`]: the source as a stream.
-//! * [`words`]: why not, as users read it.
+//! * [`mod@inventory`]: what there is to restore from.
+//! * [`mod@plan`]: one replica set at an instant; [`mod@whole`]: a sharded cluster at one cluster time.
+//! * [`mod@open`]: what a plan names, as a source of documents; [`mod@archive`]: the source as a stream.
+//! * [`mod@words`]: why not, as users read it.
 
 mod archive;
 mod inventory;

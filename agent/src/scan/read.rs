@@ -21,7 +21,7 @@ use crate::stream::{Conversation, End};
 pub struct Piece {
     /// The documents.
     pub cut: Cut,
-    /// See [`super::plan`].
+    /// See [`mod@super::plan`].
     pub resume: Document,
     /// Whether nothing follows.
     pub last: bool,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use headwater_model::{Incarnation, Optime, ReplicaSetId};
 use headwater_protocol::agent::OplogAck;
 use headwater_protocol::frame::{Frame, FrameKind};
-use headwater_protocol::slices::OplogSliceHeader;
+use headwater_protocol::slices::{OplogSliceHeader, SyncSliceHeader};
 
 use super::chain::Stored;
 use crate::store::Store;
@@ -65,12 +65,12 @@ impl Acknowledged {
 
     /// A sync slice is about to be acknowledged.
     pub fn sync(&mut self, store: &Store, bytes: &Bytes) -> Result<(), Lost> {
-        match store.holds(bytes) {
-            true => Ok(()),
-            false => Err(Lost::NotDurable {
-                what: "sync slice".to_owned(),
-            }),
+        if store.holds(bytes) || has_served(store, bytes) {
+            return Ok(());
         }
+        Err(Lost::NotDurable {
+            what: "sync slice".to_owned(),
+        })
     }
 
     /// Whether all of it is stored, but for ended histories that were given up.
@@ -102,4 +102,15 @@ impl Acknowledged {
         }
         Ok(())
     }
+}
+
+/// Whether the first copy that a slice belongs to is complete and its slices are being removed: whoever stored it stood still
+/// before saying so, and another went on.
+fn has_served(store: &Store, bytes: &Bytes) -> bool {
+    let frame = Frame::open(FrameKind::SyncSlice, bytes.clone()).ok();
+    let header = frame.and_then(|frame| frame.header::<SyncSliceHeader>().ok());
+    header.is_some_and(|header| {
+        let mark = format!("rs/{}/sync/{:016x}/removed", header.replica_set, header.incarnation.0);
+        store.bare().contents().contains_key(&mark)
+    })
 }

@@ -1,6 +1,6 @@
 //! Encryption at rest, per deployment.
 //!
-//! * [`format`]: the sealed object at rest; [`SealedObjects`]: a backing store in which every object is sealed.
+//! * [`mod@format`]: the sealed object at rest; [`SealedObjects`]: a backing store in which every object is sealed.
 //! * [`Secret`], [`DataKey`], [`MasterKey`]: keys in memory.
 //! * [`wrapping`]: a data key at rest, wrapped by a master key; [`record`]: where it lies in the store.
 //! * [`Keyring`]: the data keys of this process, and [`MasterKeys`], where master keys come from; [`key_file`]: from a file.
