@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use serde_json::Value;
 
 use crate::bed::Bed;
-use crate::contents::{self, Scope};
+use crate::contents::{self, Contents, Scope};
 use crate::headwater::Headwater;
 use crate::replay;
 use crate::replica_set::{ReplicaSet, ReplicaSetSpec};
@@ -81,9 +81,12 @@ pub async fn restore_into(headwater: &Headwater, uri: &str, instant: &str) -> Re
 /// Two servers hold the same in all users' databases, byte for byte.
 pub async fn compare(wanted: &Client, found: &Client, what: &str) -> Result<()> {
     let wanted = contents::read(wanted, Scope::Users).await?;
-    let mut found = contents::read(found, Scope::Users).await?;
-    found.forget_series_without_a_view_in(&wanted);
-    wanted.require_equal(&found).with_context(|| format!("at {what}"))?;
+    let found = contents::read(found, Scope::Users).await?;
+    require_equal(&wanted, &found, what)
+}
+
+fn require_equal(wanted: &Contents, found: &Contents, what: &str) -> Result<()> {
+    wanted.require_equal(found).with_context(|| format!("at {what}"))?;
     eprintln!(
         "{what}: {} collections, {} documents, equal",
         wanted.collections.len(),
@@ -110,16 +113,31 @@ pub async fn instants_come_back(
     random: &mut StdRng,
     count: usize,
 ) -> Result<()> {
-    for instant in instants(headwater, source, random, count).await? {
+    let instants = instants(headwater, source, random, count, 200).await?;
+    all_come_back(bed, headwater, source, &instants).await
+}
+
+/// These instants, restored each into a new server, equal a model that a real mongod replayed from the same oplog.
+pub async fn all_come_back(bed: &Bed, headwater: &Headwater, source: &ReplicaSet, instants: &[Ts]) -> Result<()> {
+    for instant in instants {
         let target = restored(bed, headwater, source.version(), &instant.to_string()).await?;
-        let model = replay::to(bed, source, instant).await?;
-        compare(model.client(), target.client(), &instant.to_string()).await?;
+        let model = replay::to(bed, source, *instant).await?;
+        let wanted = contents::read(model.client(), Scope::Users).await?;
+        let mut found = contents::read(target.client(), Scope::Users).await?;
+        found.forget_series_without_a_view_in(&wanted);
+        require_equal(&wanted, &found, &instant.to_string())?;
     }
     Ok(())
 }
 
-/// Random entries of the source's oplog within what can be restored.
-async fn instants(headwater: &Headwater, source: &ReplicaSet, random: &mut StdRng, count: usize) -> Result<Vec<Ts>> {
+/// Random entries of the source's oplog within what can be restored, drawn from more than so many.
+pub async fn instants(
+    headwater: &Headwater,
+    source: &ReplicaSet,
+    random: &mut StdRng,
+    count: usize,
+    more_than: usize,
+) -> Result<Vec<Ts>> {
     let status = headwater.json(&["status"]).await?;
     let set = set_of(&status).context("no replica set in status")?;
     let edge = |name: &str| -> Result<Ts> {
@@ -140,7 +158,7 @@ async fn instants(headwater: &Headwater, source: &ReplicaSet, random: &mut StdRn
     while entries.advance().await? {
         all.push(Ts::from(entries.deserialize_current()?.get_timestamp("ts")?));
     }
-    ensure!(all.len() > 200, "only {} entries to choose from", all.len());
+    ensure!(all.len() > more_than, "only {} entries to choose from", all.len());
     let mut chosen: Vec<_> = (0..count).map(|_| all[random.gen_range(0..all.len())]).collect();
     chosen.sort();
     Ok(chosen)

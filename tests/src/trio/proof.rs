@@ -1,13 +1,12 @@
 //! What a cluster must show in the end.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use headwater_model::Ts;
-use rand::Rng;
 use rand::rngs::StdRng;
 use serde_json::Value;
 
 use super::Trio;
-use crate::{Bed, ReplicaSet, proof, replay};
+use crate::{Bed, ReplicaSet, proof};
 
 impl Trio {
     /// Waits for a first restorable point.
@@ -63,38 +62,7 @@ impl Trio {
         random: &mut StdRng,
         count: usize,
     ) -> Result<()> {
-        for instant in self.instants(source, random, count).await? {
-            let target = proof::restored(bed, self.commands(), source.version(), &instant.to_string()).await?;
-            let model = replay::to(bed, source, instant).await?;
-            proof::compare(model.client(), target.client(), &instant.to_string()).await?;
-        }
-        Ok(())
-    }
-
-    /// Random entries of the source's oplog that can be restored.
-    async fn instants(&self, source: &ReplicaSet, random: &mut StdRng, count: usize) -> Result<Vec<Ts>> {
-        let status = self.commands().json(&["status"]).await?;
-        let set = proof::set_of(&status).context("no replica set in status")?;
-        let edge = |name: &str| -> Result<bson::Timestamp> {
-            let (t, i) = set
-                .pointer(&format!("/restorable/{name}"))
-                .and_then(proof::position)
-                .context("nothing restorable")?;
-            Ok(Ts::new(u32::try_from(t)?, u32::try_from(i)?).into())
-        };
-        let within = bson::doc! { "ts": { "$gte": edge("from")?, "$lte": edge("to")? } };
-        let oplog = source
-            .client()
-            .database("local")
-            .collection::<bson::Document>("oplog.rs");
-        let mut entries = oplog.find(within).projection(bson::doc! { "ts": 1 }).await?;
-        let mut all = Vec::new();
-        while entries.advance().await? {
-            all.push(Ts::from(entries.deserialize_current()?.get_timestamp("ts")?));
-        }
-        ensure!(all.len() > 50, "only {} entries to choose from", all.len());
-        let mut chosen: Vec<_> = (0..count).map(|_| all[random.gen_range(0..all.len())]).collect();
-        chosen.sort();
-        Ok(chosen)
+        let instants = proof::instants(self.commands(), source, random, count, 50).await?;
+        proof::all_come_back(bed, self.commands(), source, &instants).await
     }
 }
