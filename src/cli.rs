@@ -122,7 +122,7 @@ enum Command {
     Proof(proof::Proof),
     /// Give data back, as it was at any instant
     Restore(Box<restore::Restore>),
-    /// See restores that were started
+    /// See restores that were started, and end them
     #[command(subcommand)]
     Restores(restores::Restores),
     /// See to where backups rest

@@ -375,6 +375,12 @@ impl Backup {
         crate::restores::view_of(id, restore)
     }
 
+    /// Ends a restore. What it wrote stays where it is.
+    pub async fn cancel_restore(&self, id: u64) -> Result<RestoreView, Refusal> {
+        submit(&self.node.ground.control, Command::CancelRestore { id }).await?;
+        self.restore(id).await
+    }
+
     /// The archive of a restore that was asked for with `to: archive`.
     pub async fn archive(&self, id: u64) -> Result<ArchiveStream, Refusal> {
         let state = self.node.ground.control.state();

@@ -45,10 +45,19 @@ pub async fn begin(node: &Node) -> Result<(), Refusal> {
         let cluster = node.ground.tuning.cluster.clone();
         submit(control, Command::BeginCluster { cluster, nodes }).await?;
     }
-    if !control.voters().contains(&node.id()) {
+    // Whoever gave this node its vote may have died before it forgot the one that was here before.
+    if !control.voters().contains(&node.id()) || has_a_predecessor(node) {
         enter(node).await?;
     }
     confirm(node).await
+}
+
+/// Whether another node, which has lost its disk, is known at this node's place.
+fn has_a_predecessor(node: &Node) -> bool {
+    let state = node.ground.control.state();
+    let Some(own) = state.nodes.get(&node.id()) else { return false };
+    let mut others = state.nodes.iter();
+    others.any(|(id, other)| *id != node.id() && other.address == own.address)
 }
 
 /// See [`begin`]; a second time it only brings the control state here up to date.

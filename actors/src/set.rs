@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use headwater_cluster::alerts::Thresholds;
+use headwater_cluster::integrity::DamageKind;
 use headwater_cluster::placement::Patience;
 use headwater_cluster::shares::Rhythm;
 use headwater_cluster::{Control, ImageRef, NodeId, ReplicaSet, State};
@@ -179,6 +180,12 @@ impl Set {
         let condemned = condemned.unwrap_or_default();
         let objects = seal::objects_of(&ground, id.deployment(), Purpose::Write).await?;
         let repository = Repository::open_without(objects, &ground.host, &id, epoch, &condemned).await?;
+        let integrity = state.integrity_of(&id);
+        for (object, damage) in integrity.into_iter().flat_map(|known| &known.damage) {
+            if matches!(damage.kind, DamageKind::Blocks | DamageKind::PackIndex) {
+                repository.blocks().recall_lost(object).await?;
+            }
+        }
         Ok(Arc::new(Set::with(ground, id, repository, Some(epoch))))
     }
 

@@ -197,6 +197,7 @@ fn carry_out(state: &mut State, command: &Command) -> Answer {
         Command::ResumeCheckpoint { name, id, attempt } => checkpoints::resume(state, name, id, *attempt),
         Command::SetStopBalancer { name, stop } => balancer::set(state, name, *stop),
         Command::NoteBalancer { name, step, outcome } => balancer::note(state, name, *step, outcome),
+        Command::CancelRestore { id } => restores::cancel(state, *id),
     }
 }
 

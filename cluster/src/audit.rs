@@ -84,10 +84,13 @@ pub(crate) fn end(
 
 /// A restore that ended is the outcome of the deed that began it.
 pub(crate) fn follow(state: &mut State, command: &Command) {
-    let Command::UpdateRestore { id, progress, .. } = command else {
+    let (Command::UpdateRestore { id, .. } | Command::CancelRestore { id }) = command else {
         return;
     };
-    let Some(outcome) = ended_as(*id, progress.state, progress.error.as_deref()) else {
+    let Some(restore) = state.restores.get(id) else {
+        return;
+    };
+    let Some(outcome) = ended_as(*id, restore.state, restore.error.as_deref()) else {
         return;
     };
     let begun = state.audit.values_mut().rfind(|entry| entry.restore == Some(*id));
@@ -101,6 +104,7 @@ fn ended_as(id: u64, state: RestoreState, error: Option<&str>) -> Option<String>
         RestoreState::Running => None,
         RestoreState::Finished => Some(format!("restore {id} finished")),
         RestoreState::Failed => Some(format!("restore {id} failed: {}", error.unwrap_or_default())),
+        RestoreState::Cancelled => Some(format!("restore {id} was cancelled")),
     }
 }
 

@@ -543,6 +543,11 @@ pub enum Command {
         /// What became of it.
         outcome: BalancerStep,
     },
+    /// Ends a restore; what it wrote stays where it is.
+    CancelRestore {
+        /// Which.
+        id: u64,
+    },
 }
 
 /// What a restore reads of one replica set.
@@ -567,8 +572,10 @@ pub struct RestoreProgress {
     pub done_bytes: u64,
     /// Bytes of BSON expected.
     pub total_bytes: u64,
-    /// Why it failed.
+    /// Why it failed; while it runs, what stands in its way.
     pub error: Option<String>,
+    /// What was left out or made otherwise than it was; see [`crate::restores::kept_notes`].
+    pub notes: Vec<String>,
     /// Where to go on after a crash, for whoever carries it out.
     pub cursor_json: String,
 }

@@ -265,10 +265,14 @@ impl Control {
         self.members.transport()
     }
 
-    /// The members whose votes count, as far as is known here.
+    /// The members whose votes count, as far as is known here. While the members change, those that voted before and will
+    /// afterwards: on one that is coming nothing can rely yet.
     pub fn voters(&self) -> BTreeSet<NodeId> {
         let metrics = self.metrics.borrow();
-        metrics.membership_config.voter_ids().map(NodeId).collect()
+        let all = metrics.membership_config.membership().get_joint_config();
+        let everywhere = |id: &u64| all.iter().all(|voters| voters.contains(id));
+        let voters = metrics.membership_config.voter_ids();
+        voters.filter(everywhere).map(NodeId).collect()
     }
 
     /// All members with their addresses, as far as is known here.

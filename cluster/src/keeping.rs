@@ -43,11 +43,13 @@ fn held(state: &State, set: &ReplicaSetId) -> Vec<Held> {
 /// What is to become of a replica set's snapshots and oplog; `None` when it is not known.
 pub fn plan(state: &State, set: &ReplicaSetId, now_ms: i64) -> Option<RetentionPlan> {
     let record = state.replica_sets.get(set)?;
-    let retention = &state.deployments.get(set.deployment())?.schedule.retention;
+    let deployment = state.deployments.get(set.deployment())?;
+    let retention = &deployment.schedule.retention;
     let waypoint = record.waypoint.as_ref().filter(|_| record.phase == Phase::Complete);
     let head = waypoint.map(|image| HeadAt {
         at: image.at,
         replay_from: image.replay_from,
+        follows: deployment.active,
     });
     let mut plan = retention::plan(retention, &held(state, set), record.incarnation, head, now_ms);
     let restores = used(state, set).filter(|image| image.incarnation == record.incarnation);
@@ -66,6 +68,11 @@ pub fn is_over(state: &State, set: &ReplicaSetId, incarnation: Incarnation, tip:
         return false;
     };
     let window_ms = i64::from(deployment.schedule.retention.point_in_time_window_hours) * 3_600_000;
+    // A clock that was set forward takes nothing away.
+    let newest_ms = match record.waypoint.as_ref().filter(|_| deployment.active) {
+        Some(head) => now_ms.min(i64::from(head.at.ts.seconds()) * 1000 + 999),
+        None => now_ms,
+    };
     let of_present = |snapshot: &crate::Snapshot| {
         let image = snapshot.image.as_ref();
         image.is_some_and(|image| image.incarnation == record.incarnation)
@@ -77,7 +84,7 @@ pub fn is_over(state: &State, set: &ReplicaSetId, incarnation: Incarnation, tip:
     incarnation < record.incarnation
         && record.phase == Phase::Complete
         && has_snapshot
-        && i64::from(tip.ts.seconds()) * 1000 < now_ms.saturating_sub(window_ms)
+        && i64::from(tip.ts.seconds()) * 1000 < newest_ms.saturating_sub(window_ms)
         && used(state, set).all(|image| image.incarnation != incarnation)
 }
 

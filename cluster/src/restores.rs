@@ -20,6 +20,8 @@ pub enum RestoreState {
     Finished,
     /// It ended without success.
     Failed,
+    /// A user ended it.
+    Cancelled,
 }
 
 /// A restore that was asked for.
@@ -41,8 +43,10 @@ pub struct Restore {
     pub done_bytes: u64,
     /// Bytes of BSON expected.
     pub total_bytes: u64,
-    /// Why it failed.
+    /// Why it failed; while it runs, what stands in its way, which is tried again.
     pub error: Option<String>,
+    /// What was left out or made otherwise than it was, for people.
+    pub notes: Vec<String>,
     /// When it was asked for, milliseconds since 1970.
     pub created_ms: i64,
     /// Where to go on after a crash, for whoever carries it out.
@@ -98,6 +102,7 @@ pub(crate) fn create(
         done_bytes: 0,
         total_bytes: 0,
         error: None,
+        notes: Vec::new(),
         created_ms,
         cursor_json: String::new(),
         uses: uses.iter().map(|(set, of)| (set.clone(), of.image.clone())).collect(),
@@ -141,6 +146,7 @@ pub(crate) fn update(state: &mut State, id: u64, epoch: Epoch, progress: &Restor
             .error
             .as_deref()
             .map(|text| shorten(text, limits::PROBLEM_MAX_BYTES));
+        restore.notes = cut(&progress.notes);
         // Ended restores are kept for people, who have no use for the cursor.
         let cursor = if progress.state == RestoreState::Running {
             progress.cursor_json.as_str()
@@ -150,6 +156,39 @@ pub(crate) fn update(state: &mut State, id: u64, epoch: Epoch, progress: &Restor
         cursor.clone_into(&mut restore.cursor_json);
     }
     Ok(Response::Done)
+}
+
+/// As many notes as are kept, each cut, and a count of the others.
+pub fn kept_notes(notes: &[String]) -> Vec<String> {
+    let mut kept = cut(&notes[..notes.len().min(limits::RESTORE_NOTES_KEPT)]);
+    if let more @ 1.. = notes.len() - kept.len() {
+        kept.push(format!("and {more} more"));
+    }
+    kept
+}
+
+fn cut(notes: &[String]) -> Vec<String> {
+    let cut = |note: &String| shorten(note, limits::RESTORE_NOTE_MAX_BYTES);
+    notes.iter().take(limits::RESTORE_NOTES_KEPT + 1).map(cut).collect()
+}
+
+/// Ends a restore that a user does not want any more. One that has ended stays as it is.
+pub(crate) fn cancel(state: &mut State, id: u64) -> Answer {
+    let Some(restore) = state.restores.get_mut(&id) else {
+        return Err(Response::refused(RefusalKind::NotFound, format!("there is no restore {id}")));
+    };
+    match restore.state {
+        RestoreState::Running => {
+            restore.state = RestoreState::Cancelled;
+            restore.cursor_json.clear();
+            Ok(Response::Done)
+        }
+        RestoreState::Cancelled => Ok(Response::Done),
+        RestoreState::Finished | RestoreState::Failed => Err(Response::refused(
+            RefusalKind::OutOfOrder,
+            format!("restore {id} has ended already"),
+        )),
+    }
 }
 
 /// Ends the restores of a deployment that goes.

@@ -178,12 +178,15 @@ pub struct HeadAt {
     pub at: Optime,
     /// From where the oplog must be read to go on from it.
     pub replay_from: Optime,
+    /// Whether it follows its source: a user has not stopped it.
+    pub follows: bool,
 }
 
 /// Decides what stays. While there is no head all oplog stays.
 ///
-/// The window is reckoned from the head's own instant where that is earlier than the clock's: it stretches while a head lags
-/// or the source is silent, and a clock that was set forward takes nothing away.
+/// The window is reckoned from the head's own instant where that is earlier than the clock's, and so are dates while the
+/// head follows its source: both stretch while a head lags or the source is silent, and a clock that was set forward takes
+/// nothing away.
 pub fn plan(
     retention: &Retention,
     held: &[Held],
@@ -193,6 +196,7 @@ pub fn plan(
 ) -> RetentionPlan {
     let newest_ms = head.map_or(now_ms, |head| now_ms.min(seconds(head.at) * 1000 + 999));
     let window_ms = newest_ms.saturating_sub(i64::from(retention.point_in_time_window_hours) * HOUR_MS);
+    let today_ms = head.filter(|head| head.follows).map_or(now_ms, |_| newest_ms);
     let of_history = || held.iter().filter(|snapshot| snapshot.incarnation == incarnation);
     let by_optime = |a: &&Held, b: &&Held| a.at.cmp(&b.at);
     // The latest one the window reaches back beyond; while there is none, the earliest: all that exists is in the window.
@@ -210,7 +214,7 @@ pub fn plan(
             (Reason::Keep, snapshot.keep),
             (
                 Reason::NotExpired,
-                snapshot.expires_ms.is_none_or(|until| until > now_ms),
+                snapshot.expires_ms.is_none_or(|until| until > today_ms),
             ),
             (Reason::Window, is(base)),
             (Reason::LastGood, is(last_good)),
@@ -256,7 +260,11 @@ mod tests {
     }
 
     fn head(at: Optime) -> HeadAt {
-        HeadAt { at, replay_from: at }
+        HeadAt {
+            at,
+            replay_from: at,
+            follows: true,
+        }
     }
 
     fn held(completed_ms: i64, expires_ms: Option<i64>) -> Held {
@@ -384,6 +392,21 @@ mod tests {
         );
         assert_eq!(plan.dropped, [id(1), id(3), id(5)]);
         assert_eq!(plan.oplog_needed_from, Some(snapshots[4].replay_from));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_expires_nothing_while_the_head_follows_its_source() {
+        let today = ms("2026-03-10T00:00:00Z");
+        let next_year = ms("2027-03-10T00:00:00Z");
+        let snapshots: Vec<Held> = [60, 40, 20, 10]
+            .map(|hours| held(today - hours * HOUR_MS, Some(today + HOUR_MS)))
+            .into();
+        let dropped = |follows, now| {
+            let head = HeadAt { follows, ..head(at(today)) };
+            plan(&Retention::default(), &snapshots, Incarnation(1), Some(head), now).dropped
+        };
+        assert_eq!(dropped(true, next_year), []);
+        assert_eq!(dropped(false, next_year).len(), 2, "what is stopped grows old by the clock");
     }
 
     #[test]

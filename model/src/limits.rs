@@ -116,6 +116,10 @@ pub const CHUNKS_MAX: usize = 4_000_000;
 pub const RESTORES_RUNNING_MAX: usize = 32;
 /// Restores that are remembered, running ones included.
 pub const RESTORES_KEPT: usize = 500;
+/// Notes of one restore that are remembered; the others are counted…
+pub const RESTORE_NOTES_KEPT: usize = 16;
+/// …and how long one may be.
+pub const RESTORE_NOTE_MAX_BYTES: usize = 256;
 /// Checks of one replica set that wait or run.
 pub const CHECKS_WAITING_PER_SET: usize = 8;
 /// Ended checks of one kind that are remembered of one replica set.
@@ -169,7 +173,8 @@ const _: () = assert!(
     2 <= NODE_MIN_CHILDREN && NODE_MIN_CHILDREN < NODE_TARGET_CHILDREN && NODE_TARGET_CHILDREN < NODE_MAX_CHILDREN
 );
 const _: () = assert!(
-    RESTORE_TEXT_MAX_BYTES + PROBLEM_MAX_BYTES + 1024 < COMMAND_MAX_BYTES,
+    RESTORE_TEXT_MAX_BYTES + PROBLEM_MAX_BYTES + (RESTORE_NOTES_KEPT + 1) * RESTORE_NOTE_MAX_BYTES + 1024
+        < COMMAND_MAX_BYTES,
     "an update must fit"
 );
 const _: () = assert!(

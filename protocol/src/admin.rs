@@ -25,6 +25,7 @@
 //! | `GET /api/v1/deployments/{name}/check/{number}` | → [`crate::integrity::CheckView`] |
 //! | `POST /api/v1/deployments/{name}/proof` | [`crate::integrity::ProofRequest`] → [`crate::integrity::CheckView`] |
 //! | `GET /api/v1/restores` , `/api/v1/restores/{id}` | → `[RestoreView]`, [`RestoreView`] |
+//! | `POST /api/v1/restores/{id}/cancel` | → [`RestoreView`]; what was written stays |
 //! | `GET /api/v1/restores/{id}/archive` | → the archive stream, for a restore `to: archive` |
 //! | `GET /api/v1/status` | → [`Status`] |
 //! | `GET /api/v1/alerts` | → `[crate::integrity::AlertView]` |
@@ -389,6 +390,8 @@ pub enum RestoreState {
     Finished,
     /// It ended without success; `error` says why.
     Failed,
+    /// A user ended it; what it wrote until then stays where it is.
+    Cancelled,
 }
 
 /// A restore that was asked for.
@@ -408,8 +411,11 @@ pub struct RestoreView {
     pub bytes_total: u64,
     /// What it is at: `preparing`, `documents`, `indexes`, `verifying`.
     pub step: String,
-    /// Why it failed.
+    /// Why it failed; while it runs, what stands in its way, which is tried again.
     pub error: Option<String>,
+    /// What was left out or made otherwise than it was.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// When it was asked for, RFC 3339.
     pub created: String,
 }

@@ -98,6 +98,9 @@ pub enum SourceFault {
         /// What does not fit.
         detail: String,
     },
+    /// The store does not answer or has no room: reading goes on when it does.
+    #[error("the backup cannot be read at present: {0}")]
+    Away(String),
     /// The store or the head failed.
     #[error("the backup cannot be read: {0}")]
     Backup(String),

@@ -148,10 +148,11 @@ mod tests {
     fn a_role_opens_what_is_its_and_says_what_it_lacks() {
         use KeyRole::{Admin, Agent, Operator, Restorer, Viewer};
         let one = "/api/v1/deployments/{name}";
-        let rows: [(&Method, &str, &[KeyRole]); 7] = [
+        let rows: [(&Method, &str, &[KeyRole]); 8] = [
             (&Method::GET, one, &[Viewer, Operator, Restorer, Admin]),
             (&Method::DELETE, one, &[Operator, Admin]),
             (&Method::POST, "/api/v1/deployments/{name}/restores", &[Restorer, Admin]),
+            (&Method::POST, "/api/v1/restores/{id}/cancel", &[Restorer, Admin]),
             (&Method::GET, "/api/v1/restores/{id}/archive", &[Restorer, Admin]),
             (&Method::POST, "/api/v1/cluster/nodes/{id}/drain", &[Admin]),
             (&Method::POST, "/api/v1/access/keys", &[Admin]),

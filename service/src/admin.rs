@@ -70,6 +70,7 @@ pub(crate) fn routes(cfg: &mut web::ServiceConfig) {
     .service(place(&format!("{one}/proof"), POST).route(web::post().to(start_proof)))
     .service(place("/api/v1/restores", GET).route(web::get().to(restores)))
     .service(place("/api/v1/restores/{id}", GET).route(web::get().to(restore)))
+    .service(place("/api/v1/restores/{id}/cancel", POST).route(web::post().to(cancel_restore)))
     .service(place("/api/v1/restores/{id}/archive", GET).route(web::get().to(restore_archive)))
     .service(place("/api/v1/alerts", GET).route(web::get().to(alerts)))
     .service(place("/api/v1/alerts/ack", POST).route(web::post().to(acknowledge)))
@@ -286,6 +287,21 @@ async fn restore(req: HttpRequest) -> Answer {
     let view = backup.restore(restore_of(&req)?).await?;
     backup.require(view.plan.replica_set.deployment())?;
     Ok(HttpResponse::Ok().json(view))
+}
+
+async fn cancel_restore(req: HttpRequest) -> Answer {
+    let backup = access::enter(&req)?;
+    let id = restore_of(&req)?;
+    let view = backup.restore(id).await?;
+    let deployment = view.plan.replica_set.deployment();
+    backup.require(deployment)?;
+    let told = Note {
+        deployment: Some(deployment.clone()),
+        about: Some(format!("restore {id}")),
+        restore: None,
+    };
+    note(&req, told);
+    Ok(HttpResponse::Ok().json(backup.cancel_restore(id).await?))
 }
 
 async fn restore_archive(req: HttpRequest) -> Answer {

@@ -114,6 +114,7 @@ const PLACES: &[Place] = &[
     at("POST", "/api/v1/deployments/{name}/restores", Restore, "restore start"),
     at("GET", "/api/v1/restores", View, "restores list"),
     at("GET", "/api/v1/restores/{id}", View, "restores show"),
+    at("POST", "/api/v1/restores/{id}/cancel", Restore, "restore cancel"),
     at("GET", "/api/v1/restores/{id}/archive", Restore, "restore archive"),
     at("GET", "/api/v1/alerts", View, "alerts list"),
     at("POST", "/api/v1/alerts/ack", Operate, "alerts ack"),

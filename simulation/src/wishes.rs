@@ -289,11 +289,19 @@ pub async fn granted(
         trace::mark("restore: refused, a transaction is undecided");
     }
     // Where the oplog is damaged, or a history ended, the entry may be lost that decides.
-    if must && !(is_undecided && may_be_undecided) {
+    if must && !(is_undecided && may_be_undecided) && is_offered_still(world, at, &wish).await {
         let wish = format!("{wish:?}");
         world.parts.oracle.report(Unkept::Refused { wish, status, words });
     }
     None
+}
+
+/// A snapshot may expire between the look and the wish.
+async fn is_offered_still(world: &World, at: usize, wish: &Wish) -> bool {
+    match wish {
+        Wish::Restore(_, _, wanted @ At::Snapshot(_)) => instant(world, at, wanted).await.is_some(),
+        _ => true,
+    }
 }
 
 /// Holds what was restored of one replica set against the source.

@@ -23,7 +23,7 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 16] = [
+const FOUND: [(u64, &str); 23] = [
     (
         13,
         "a node that does not own a shard could not plan a restore from a snapshot with transactions open in it: planning wrote blocks",
@@ -88,6 +88,25 @@ const FOUND: [(u64, &str); 16] = [
         767,
         "nothing, but the oracle did not know that a slice may have served when a daemon that stood still acknowledges it",
     ),
+    (
+        10104,
+        "a single daemon that died before it had elected itself asked without a pause whether it leads, until time passed",
+    ),
+    (
+        10116,
+        "a node that lost its disk was known for ever, when the one that took its place died as it was given its vote",
+    ),
+    (
+        10172,
+        "a node that was about to get its vote was shown as one that has it, and a disk was thrown away in reliance on it",
+    ),
+    (
+        10233,
+        "blocks that only the head needed rotted, and snapshots taken from it afterwards were offered",
+    ),
+    (10392, "(the world: a snapshot may expire between the look and the wish)"),
+    (10405, "the same as 10116, after the leader died"),
+    (10474, "the same as 10104"),
 ];
 
 fn all(seeds: impl IntoIterator<Item = u64>, options: Options) -> Vec<Outcome> {

@@ -209,11 +209,15 @@ impl Restore {
         if self.destination() == Destination::Archive {
             return format!("Restored everything as of {instant} to {to}.");
         }
-        format!(
+        let mut text = format!(
             "Restored {} documents ({}) as of {instant} to {to}.",
             done.documents_done,
             bytes(done.bytes_done)
-        )
+        );
+        for note in &done.notes {
+            text.push_str(&format!("\nnote: {note}"));
+        }
+        text
     }
 }
 
@@ -272,7 +276,8 @@ async fn follow(client: &Client, id: u64) -> Outcome<RestoreView> {
         outcome = watch(client, id, &mut progress) => outcome,
         () = stop::wished() => {
             let failure = Failure::new(Exit::Interrupted, format!("restore {id} goes on without this command"));
-            Err(failure.help(format!("see `headwater restores show {id}`")))
+            let help = format!("see `headwater restores show {id}`; end it with `headwater restores cancel {id}`");
+            Err(failure.help(help))
         }
     };
     progress.end();
@@ -281,10 +286,18 @@ async fn follow(client: &Client, id: u64) -> Outcome<RestoreView> {
 
 async fn watch(client: &Client, id: u64, progress: &mut Progress) -> Outcome<RestoreView> {
     let mut failed = 0;
+    let mut held_up_by = None;
     loop {
         match restores::of(client, id).await {
             Ok(view) => {
                 failed = 0;
+                if view.state == RestoreState::Running && view.error != held_up_by {
+                    let cancel = format!("tried again until `headwater restores cancel {id}`");
+                    if let Some(why) = &view.error {
+                        progress.say(&format!("held up: {why} ({cancel})"));
+                    }
+                    held_up_by.clone_from(&view.error);
+                }
                 let step = view.step.clone();
                 let (done, total) = (view.bytes_done, view.bytes_total);
                 match ended(view) {
@@ -310,6 +323,10 @@ pub fn ended(view: RestoreView) -> Option<Outcome<RestoreView>> {
     match view.state {
         RestoreState::Running => None,
         RestoreState::Finished => Some(Ok(view)),
+        RestoreState::Cancelled => Some(Err(Failure::new(
+            Exit::Failed,
+            format!("restore {} was cancelled; what it wrote stays at the target", view.id),
+        ))),
         RestoreState::Failed => {
             let exit = if view.step == "verifying" {
                 Exit::Verification

@@ -9,14 +9,23 @@ use crate::failure::Outcome;
 use crate::instants;
 use crate::output::{Format, bytes, pairs, table};
 
-/// See restores that were started.
+/// See restores that were started, and end them.
 #[derive(Debug, Subcommand)]
-#[command(before_help = "Examples:\n  headwater restores list\n  headwater restores show 7\n")]
+#[command(before_help = "Examples:
+  headwater restores list
+  headwater restores show 7
+  headwater restores cancel 7
+")]
 pub enum Restores {
     /// List restores
     List,
     /// Show one restore
     Show {
+        /// Its number
+        id: u64,
+    },
+    /// End a restore that runs; what it wrote stays at the target
+    Cancel {
         /// Its number
         id: u64,
     },
@@ -31,6 +40,11 @@ impl Restores {
                 format.print(&views, |views| list(views))
             }
             Restores::Show { id } => format.print(&of(client, id).await?, text),
+            Restores::Cancel { id } => {
+                let path = format!("/api/v1/restores/{id}/cancel");
+                let view: RestoreView = client.post(&path, &serde_json::json!({})).await?;
+                format.print(&view, cancelled_text)
+            }
         }
     }
 }
@@ -42,9 +56,11 @@ pub async fn of(client: &Client, id: u64) -> Outcome<RestoreView> {
 
 fn state(view: &RestoreView) -> String {
     match view.state {
+        RestoreState::Running if view.error.is_some() => format!("held up ({})", view.step),
         RestoreState::Running => format!("running ({})", view.step),
         RestoreState::Finished => "finished".to_owned(),
         RestoreState::Failed => "failed".to_owned(),
+        RestoreState::Cancelled => "cancelled".to_owned(),
     }
 }
 
@@ -96,6 +112,19 @@ pub fn text(view: &RestoreView) -> String {
         ("done", done(view)),
         ("created", view.created.clone()),
     ];
-    facts.extend(view.error.clone().map(|error| ("error", error)));
+    let error = match view.state {
+        RestoreState::Running => "held up by",
+        _ => "error",
+    };
+    facts.extend(view.error.clone().map(|why| (error, why)));
+    facts.extend(view.notes.iter().map(|note| ("note", note.clone())));
     pairs(&facts)
+}
+
+fn cancelled_text(view: &RestoreView) -> String {
+    let to = &view.plan.to;
+    format!(
+        "Restore {} is cancelled. What it wrote to {to} stays there: drop it, or restore again with --drop.",
+        view.id
+    )
 }

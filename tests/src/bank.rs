@@ -1,6 +1,6 @@
 //! The bank: money that moves within and between shards while chunks move, collections come and go, checkpoints are taken,
-//! and daemons, agents and shards are killed. What is restored of any cluster time has the exact sum, every document once,
-//! and is what the servers themselves say of that time.
+//! and daemons, agents, shards and config servers are killed. What is restored of any cluster time has the exact sum, every
+//! document once, and is what the servers themselves say of that time.
 
 pub mod kills;
 pub mod latency;
@@ -40,7 +40,7 @@ pub struct Plan {
     pub lasts: Duration,
     /// On so many shards.
     pub shards: usize,
-    /// Whether daemons, agents and shards are killed.
+    /// Whether daemons, agents, shards and config servers are killed.
     pub kills: bool,
     /// Between checkpoints.
     pub every: Duration,

@@ -27,6 +27,7 @@ pub struct Headwater {
     store: Option<String>,
     /// By what commands and agents believe daemons; without it they speak plainly.
     ca_file: Option<PathBuf>,
+    steps_back: bool,
 }
 
 /// How a command ended.
@@ -62,6 +63,7 @@ impl Headwater {
             environment: Vec::new(),
             store: None,
             ca_file: None,
+            steps_back: false,
         })
     }
 
@@ -82,6 +84,13 @@ impl Headwater {
             self = self.with_env(name, &file.display().to_string());
         }
         self.ca_file = Some(ca_file.to_owned());
+        self
+    }
+
+    /// Its programs get the processors only when nobody else wants them (`nice`): what is measured beside them is not
+    /// what they take from it on a small machine.
+    pub fn stepping_back(mut self) -> Headwater {
+        self.steps_back = true;
         self
     }
 
@@ -209,7 +218,7 @@ impl Headwater {
 
     /// A command that talks to this node with the administrator's key.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = self.program();
         command
             .args(arguments)
             .env("HEADWATER_SERVICE", self.service())
@@ -262,9 +271,18 @@ impl Headwater {
         outcome.with_context(|| format!("the daemon's log ends so:\n{}", self.log_tail("daemon")))
     }
 
+    fn program(&self) -> Command {
+        if !self.steps_back {
+            return Command::new(&self.binary);
+        }
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).arg(&self.binary);
+        command
+    }
+
     pub(crate) fn logged(&self, role: &str) -> Result<Command> {
         let log = File::options().create(true).append(true).open(self.log(role))?;
-        let mut command = Command::new(&self.binary);
+        let mut command = self.program();
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command
             .env("HOME", &self.folder)

@@ -106,6 +106,11 @@ impl Cluster {
         &self.config
     }
 
+    /// The config servers, to stop, kill or start their member.
+    pub fn config_mut(&mut self) -> &mut ReplicaSet {
+        &mut self.config
+    }
+
     /// A shard.
     pub fn shard(&self, number: usize) -> &ReplicaSet {
         &self.shards[number]

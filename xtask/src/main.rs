@@ -96,7 +96,7 @@ enum Chore {
         /// Shards beside the config servers.
         #[arg(long, default_value_t = 2)]
         shards: usize,
-        /// Kills daemons, agents and shards meanwhile.
+        /// Kills daemons, agents, shards and config servers meanwhile.
         #[arg(long)]
         kills: bool,
         /// Seconds between checkpoints.
@@ -108,6 +108,18 @@ enum Chore {
         /// Decides about chance.
         #[arg(long, default_value_t = 7)]
         seed: u64,
+    },
+    /// Measures what a checkpoint costs those who write at a sharded cluster, and prints a table.
+    Stall {
+        /// Checkpoints, and shams to hold them against.
+        #[arg(default_value_t = 100)]
+        rounds: usize,
+        /// Shards beside the config servers.
+        #[arg(long, value_delimiter = ',', default_value = "2,4,8")]
+        shards: Vec<usize>,
+        /// Measures the build that tests use, which is there already but slower.
+        #[arg(long)]
+        dev: bool,
     },
     /// Real mongods for tests and demos.
     #[command(subcommand)]
@@ -139,7 +151,7 @@ fn main() -> Result<()> {
         Chore::Sim { seeds, hours } => sim(seeds, hours),
         Chore::Demo => demo(),
         Chore::Bench { scale, dev } => bench(scale, dev),
-        Chore::Failover { runs, gigabytes, dev } => failover(runs, &gigabytes, dev),
+        Chore::Failover { runs, gigabytes, dev } => measured_for("failover", runs, &gigabytes, dev),
         Chore::EncryptionCost { rounds, scale, dev } => {
             measured("encryption_cost", &[&rounds.to_string(), &scale.to_string()], dev)
         }
@@ -167,6 +179,7 @@ fn main() -> Result<()> {
                 &kills.to_string(),
             ])
         }
+        Chore::Stall { rounds, shards, dev } => measured_for("stall", rounds, &shards, dev),
         Chore::Mongod(MongodChore::Install { versions }) => install(&versions),
         Chore::Mongod(MongodChore::Start { version, members }) => start(&version, members),
     }
@@ -186,8 +199,8 @@ fn sim(seeds: Option<String>, hours: Option<f64>) -> Result<()> {
 
 fn demo() -> Result<()> {
     mongod::install(mongod::DEFAULT_VERSIONS[0])?;
-    // One build for both, so that their dependencies are compiled once.
-    chores::cargo(&["build", "--workspace", "--bins"]).run()?;
+    // With a test, so that dependencies have the same features as for the tests and are compiled once.
+    chores::cargo(&["build", "--workspace", "--bins", "--test", "tidy"]).run()?;
     chores::built("debug", "demo", &[]).run()
 }
 
@@ -195,12 +208,13 @@ fn bench(scale: f64, dev: bool) -> Result<()> {
     measured("bench", &[&scale.to_string()], dev)
 }
 
-fn failover(runs: usize, gigabytes: &[f64], dev: bool) -> Result<()> {
-    let arguments: Vec<String> = std::iter::once(runs.to_string())
-        .chain(gigabytes.iter().map(ToString::to_string))
+/// A program that is told a number first and then for what.
+fn measured_for<T: ToString>(name: &str, number: usize, what: &[T], dev: bool) -> Result<()> {
+    let arguments: Vec<String> = std::iter::once(number.to_string())
+        .chain(what.iter().map(ToString::to_string))
         .collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    measured("failover", &arguments, dev)
+    measured(name, &arguments, dev)
 }
 
 fn storm(faults: usize, seed: u64) -> Result<()> {

@@ -87,6 +87,7 @@ async fn progress(set: &Set, id: u64, state: State, step: &str, error: Option<St
         done_bytes: restore.done_bytes,
         total_bytes: restore.total_bytes,
         error,
+        notes: Vec::new(),
         cursor_json: String::new(),
     };
     let command = Command::UpdateRestore {

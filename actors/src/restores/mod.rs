@@ -164,12 +164,14 @@ pub fn view_of(id: u64, restore: &Restore) -> Result<RestoreView, Refusal> {
             State::Running => RestoreState::Running,
             State::Finished => RestoreState::Finished,
             State::Failed => RestoreState::Failed,
+            State::Cancelled => RestoreState::Cancelled,
         },
         documents_done: restore.done_documents,
         bytes_done: restore.done_bytes,
         bytes_total: restore.total_bytes.max(expected),
         step: restore.step.clone(),
         error: restore.error.clone(),
+        notes: restore.notes.clone(),
         created: rfc3339(restore.created_ms),
     })
 }

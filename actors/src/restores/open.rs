@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use headwater_cluster::{Restore, State, checkpoints};
-use headwater_head::Image;
+use headwater_head::{HeadError, Image};
 use headwater_model::ReplicaSetId;
 use headwater_protocol::admin::RestoreRequest;
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_restore::materialize::{AtT, MaterializeFault, Prepared};
 use headwater_restore::naming::{Chosen, Selection, choose};
 use headwater_restore::plan::{Base, Plan};
-use headwater_restore::source::{Source, views};
+use headwater_restore::source::{Source, SourceFault, views};
 use headwater_store::blocks::Blocks;
 use headwater_store::objects::StoreError;
 use headwater_store::oplog_store::OplogStore;
@@ -53,7 +53,7 @@ fn is_of_checkpoint(state: &State, set: &ReplicaSetId, base: &Base) -> bool {
 
 fn unmade(fault: MaterializeFault) -> Refusal {
     match fault {
-        MaterializeFault::Oplog(e) => refusal(e),
+        MaterializeFault::Oplog(e) | MaterializeFault::Head(HeadError::Store(e)) => refusal(e),
         other => Refusal::new(RefusalKind::Internal, other.to_string()),
     }
 }
@@ -112,10 +112,17 @@ async fn image(set: &Set, base: &Base) -> Result<Image, Refusal> {
     Image::decode(&bytes).map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))
 }
 
+fn unread(fault: SourceFault) -> Refusal {
+    let kind = match fault {
+        SourceFault::Away(_) => RefusalKind::Unavailable,
+        _ => RefusalKind::Internal,
+    };
+    Refusal::new(kind, fault.to_string())
+}
+
 /// What of the source is restored, under which names.
 pub async fn chosen(source: &dyn Source, selection: &Selection) -> Result<Chosen, Refusal> {
-    let internal = |e: headwater_restore::source::SourceFault| Refusal::new(RefusalKind::Internal, e.to_string());
-    let views = views(source).await.map_err(internal)?;
+    let views = views(source).await.map_err(unread)?;
     choose(source.collections(), views, selection).map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))
 }
 

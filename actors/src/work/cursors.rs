@@ -7,6 +7,7 @@
 use headwater_model::{ReplicaSetId, limits};
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_restore::load::Cursor;
+use headwater_store::objects::StoreError;
 use headwater_store::repository;
 
 use crate::set::Set;
@@ -15,8 +16,12 @@ use crate::trouble::refusal;
 /// What the control state holds in place of a cursor that lies in the store.
 const IN_THE_STORE: &str = "in the store";
 
+fn folder(set: &ReplicaSetId) -> String {
+    format!("{}restores/", repository::prefix(set))
+}
+
 fn key(set: &ReplicaSetId, restore: u64) -> String {
-    format!("{}restores/{restore}/cursor.json", repository::prefix(set))
+    format!("{}{restore}/cursor.json", folder(set))
 }
 
 /// Makes a cursor durable where it is too long for the control state; gives what the control state shall hold.
@@ -48,6 +53,18 @@ pub async fn read(set: &Set, restore: u64, kept: &str) -> Result<Cursor, Refusal
         }
         text => serde_json::from_str(text).map_err(damaged),
     }
+}
+
+/// Removes what restores kept in the store that do not go on.
+pub async fn remove_all_but(set: &Set, goes_on: impl Fn(u64) -> bool) -> Result<(), StoreError> {
+    let all = folder(&set.id);
+    for found in set.repository.objects().list(&all).await? {
+        let id = found.key.strip_prefix(&all).and_then(|rest| rest.split('/').next()?.parse().ok());
+        if id.is_some_and(|id| !goes_on(id)) {
+            set.repository.objects().delete(&found.key).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what a restore that is over kept in the store.

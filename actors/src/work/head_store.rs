@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use futures::FutureExt;
 use headwater_cluster::ImageRef;
+use headwater_head::inspect::needs;
 use headwater_head::{FoldDone, FoldJob, Head, HeadError, HeadFault, Image, Missing, SpillDone, SpillJob};
 use headwater_host::{Task, TaskEnded};
 use headwater_model::{Epoch, Incarnation, Optime};
@@ -191,6 +192,7 @@ impl HeadStore {
         let (image, spilled) = job.run(blocks(&self.set)).await.map_err(fault)?;
         self.head.finish_spill(spilled);
         self.set.repository.blocks().flush().await?;
+        self.require_whole(&image).await?;
         let name = name(image.applied, epoch, self.set.ground.host.entropy.number());
         let manifest = image.encode().map_err(fault)?;
         let unsettled = self.set.images.clone().read_owned().await;
@@ -217,6 +219,22 @@ impl HeadStore {
             stored_bytes: stored,
             unsettled,
         })
+    }
+
+    /// Refuses an image of blocks that rotted before any image needed them: from the last one the head makes them anew. What
+    /// comes from a head whose own image is damaged is known to be damaged.
+    async fn require_whole(&self, image: &Image) -> Result<(), Fault> {
+        let lost = self.set.repository.blocks().lost();
+        let (state, _) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
+        if lost.is_empty() || state.damage_of_head(&self.set.id).is_some() {
+            return Ok(());
+        }
+        match needs(&blocks(&self.set), image, &lost).await.map_err(fault)? {
+            true => Err(Fault::Retry(
+                "blocks that only the head needed are lost; it is built anew from its last image".to_owned(),
+            )),
+            false => Ok(()),
+        }
     }
 }
 

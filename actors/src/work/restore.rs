@@ -1,51 +1,113 @@
 //! The Restore child: carries out restores to running servers, one after the other, and goes on after a crash.
 
+mod teller;
+
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use headwater_cluster::command::RestoreProgress;
-use headwater_cluster::{Command, Restore, RestoreState};
+use headwater_cluster::{Command, Restore, RestoreState, State};
 use headwater_protocol::admin::Destination;
 use headwater_protocol::agent::{Refusal, RefusalKind};
-use headwater_restore::load::{Cursor, LoadFault, Loaded, Observer, Settings, Step, Target, load};
+use headwater_restore::load::{LoadFault, Loaded, Settings, Target, load};
 use headwater_restore::rebuild::{NewCluster, rebuild};
+use headwater_restore::source::SourceFault;
 use tokio::time::Instant;
 
-use crate::commands::{submit, submit_as_child};
+use crate::commands::submit_as_child;
 use crate::restores::{Kept, chosen, kept, open_whole, selection, source_of};
 use crate::set::Set;
 use crate::trouble::refusal;
 use crate::work::cursors;
 use crate::worker::{Fault, Pace, Work};
+use teller::Teller;
 
-/// How often progress is made known between changes of stage.
-const TELL_EVERY: Duration = Duration::from_secs(2);
 /// Connections to the target.
 const CONNECTIONS: u32 = 16;
+
+/// A restore that is held up rests so long before it is tried again, then twice as long, …
+const REST_FIRST: Duration = Duration::from_secs(1);
+/// …and at the most so long. Others have their turn meanwhile.
+const REST_MOST: Duration = Duration::from_secs(30);
+/// How often it is looked whether a user has ended the restore that runs.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct RestoreWork {
     set: Arc<Set>,
+    resting: BTreeMap<u64, Rest>,
+    tidied: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Rest {
+    until: Instant,
+    took: Duration,
 }
 
 impl RestoreWork {
     /// Begins without memory: what runs stands in the control state.
     pub fn new(set: Arc<Set>) -> Self {
-        RestoreWork { set }
+        RestoreWork {
+            set,
+            resting: BTreeMap::new(),
+            tidied: false,
+        }
     }
+
+    fn is_ours(&self, id: u64, restore: &Restore) -> bool {
+        // What cannot be read is ended below, with a word about it.
+        let goes_to_servers = || kept(id, restore).map_or(true, |kept| kept.request.to != Destination::Archive);
+        restore.replica_set == self.set.id && restore.state == RestoreState::Running && goes_to_servers()
+    }
+
+    /// What was kept for restores that ended elsewhere or between two tries.
+    async fn tidy(&mut self, state: &State) -> Result<(), Fault> {
+        if !self.tidied {
+            cursors::remove_all_but(&self.set, |id| state.restores.get(&id).is_some_and(|r| self.is_ours(id, r))).await?;
+            self.tidied = true;
+        }
+        let over: Vec<u64> = self.resting.keys().copied().filter(|id| !is_running(state, *id)).collect();
+        for id in over {
+            self.forget(id).await;
+        }
+        Ok(())
+    }
+
+    async fn forget(&mut self, id: u64) {
+        self.resting.remove(&id);
+        crate::set::remove_scratch(&self.set.ground, id).await;
+        cursors::remove(&self.set, id).await;
+    }
+
+    fn rest(&mut self, id: u64) {
+        let took = self.resting.get(&id).map_or(REST_FIRST, |rest| (rest.took * 2).min(REST_MOST));
+        let until = Instant::now() + took;
+        self.resting.insert(id, Rest { until, took });
+    }
+
+    async fn until_ended_by_a_user(&self, id: u64) {
+        while is_running(&self.set.ground.control.state(), id) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+fn is_running(state: &State, id: u64) -> bool {
+    let restore = state.restores.get(&id);
+    restore.is_some_and(|restore| restore.state == RestoreState::Running)
 }
 
 impl Work for RestoreWork {
     async fn step(&mut self) -> Result<Pace, Fault> {
         let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
+        self.tidy(&state).await?;
+        let now = Instant::now();
         let next = state
             .restores
             .iter()
-            .filter(|(_, r)| r.replica_set == self.set.id && r.state == RestoreState::Running)
-            // What cannot be read is ended below, with a word about it.
-            .find(|(id, r)| kept(**id, r).map_or(true, |kept| kept.request.to != Destination::Archive));
+            .filter(|(id, restore)| self.is_ours(**id, restore))
+            .find(|(id, _)| self.resting.get(id).is_none_or(|rest| rest.until <= now));
         let Some((&id, restore)) = next else {
             return Ok(Pace::Idle);
         };
@@ -58,20 +120,35 @@ impl Work for RestoreWork {
             }
         );
         let teller = Arc::new(Teller::new(self.set.clone(), id, restore));
-        let (ended, error) = match carry_out(self.set.clone(), id, restore.clone(), teller.clone()).await {
-            Ok(loaded) => {
-                for note in &loaded.notes {
-                    tracing::info!(restore = id, "{note}");
-                }
-                (RestoreState::Finished, None)
+        let carried = carry_out(self.set.clone(), id, restore.clone(), teller.clone());
+        let outcome = tokio::select! {
+            biased;
+            outcome = carried => outcome,
+            () = self.until_ended_by_a_user(id) => {
+                tracing::info!(restore = id, "restore was ended by a user");
+                self.forget(id).await;
+                return Ok(Pace::Again);
             }
-            Err(Trouble::Passing(text)) => return Err(Fault::Retry(text)),
-            Err(Trouble::Final(text)) => (RestoreState::Failed, Some(text)),
         };
+        let (ended, error, notes) = match outcome {
+            Ok(loaded) => (RestoreState::Finished, None, loaded.notes),
+            Err(Trouble::Passing(text)) => {
+                tracing::warn!(restore = id, error = text, "restore is held up; it is tried again");
+                self.rest(id);
+                // A courtesy; whether it has been ended meanwhile is looked at above.
+                if let Err(refused) = teller.held_up(&text).await {
+                    tracing::info!(restore = id, error = %refused.message, "what holds a restore up could not be told");
+                }
+                return Ok(Pace::Again);
+            }
+            Err(Trouble::Final(text)) => (RestoreState::Failed, Some(text), Vec::new()),
+        };
+        for note in &notes {
+            tracing::info!(restore = id, "{note}");
+        }
         tracing::info!(restore = id, error, "restore ended");
-        crate::set::remove_scratch(&self.set.ground, id).await;
-        cursors::remove(&self.set, id).await;
-        let progress = teller.ended(ended, error);
+        self.forget(id).await;
+        let progress = teller.ended(ended, error, &notes);
         submit_as_child(
             &self.set.ground.control,
             Command::UpdateRestore {
@@ -126,7 +203,7 @@ async fn carry_out(set: Arc<Set>, id: u64, restore: Restore, teller: Arc<Teller>
     };
     ended.map_err(|e| match e {
         LoadFault::Unreachable { .. } if begun || teller.has_kept() => Trouble::Passing(e.to_string()),
-        LoadFault::Keep(_) => Trouble::Passing(e.to_string()),
+        LoadFault::Keep(_) | LoadFault::Source(SourceFault::Away(_)) => Trouble::Passing(e.to_string()),
         other => Trouble::Final(other.to_string()),
     })
 }
@@ -156,102 +233,3 @@ async fn new_cluster(config: &str, targets: &BTreeMap<String, String>) -> Result
     Ok(NewCluster { config, shards })
 }
 
-/// Makes progress known to the control state.
-struct Teller {
-    set: Arc<Set>,
-    id: u64,
-    told: Mutex<Told>,
-}
-
-struct Told {
-    progress: RestoreProgress,
-    last: Option<Instant>,
-}
-
-impl Teller {
-    fn new(set: Arc<Set>, id: u64, restore: &Restore) -> Self {
-        let progress = RestoreProgress {
-            state: RestoreState::Running,
-            step: restore.step.clone(),
-            done_documents: restore.done_documents,
-            done_bytes: restore.done_bytes,
-            total_bytes: restore.total_bytes,
-            error: None,
-            cursor_json: restore.cursor_json.clone(),
-        };
-        Teller {
-            set,
-            id,
-            told: Mutex::new(Told { progress, last: None }),
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn expect(&self, bytes: u64) {
-        self.lock().progress.total_bytes = bytes;
-    }
-
-    fn has_kept(&self) -> bool {
-        !self.lock().progress.cursor_json.is_empty()
-    }
-
-    fn ended(&self, state: RestoreState, error: Option<String>) -> RestoreProgress {
-        let mut progress = self.lock().progress.clone();
-        progress.state = state;
-        progress.error = error;
-        if state == RestoreState::Finished {
-            progress.step = "finished".to_owned();
-            progress.cursor_json.clear();
-        }
-        progress
-    }
-
-    fn command(&self) -> Result<Command, Refusal> {
-        let (_, record) = self.set.record()?;
-        Ok(Command::UpdateRestore {
-            id: self.id,
-            epoch: record.epoch,
-            progress: self.lock().progress.clone(),
-        })
-    }
-}
-
-#[async_trait]
-impl Observer for Teller {
-    async fn keep(&self, cursor: &Cursor) -> Result<(), String> {
-        let cursor_json = cursors::keep(&self.set, self.id, cursor).await?;
-        self.lock().progress.cursor_json = cursor_json;
-        let command = self.command().map_err(|r| r.message)?;
-        submit(&self.set.ground.control, command)
-            .await
-            .map(|_| ())
-            .map_err(|r| r.message)
-    }
-
-    fn progress(&self, step: Step, documents: u64, bytes: u64) {
-        tracing::debug!("restore step={} documents={documents} bytes={bytes}", step.text());
-        let due = {
-            let mut told = self.lock();
-            told.progress.step = step.text().to_owned();
-            told.progress.done_documents = documents;
-            told.progress.done_bytes = bytes;
-            let now = Instant::now();
-            let due = told.last.is_none_or(|last| now - last >= TELL_EVERY);
-            if due {
-                told.last = Some(now);
-            }
-            due
-        };
-        if due && let Ok(command) = self.command() {
-            let control = self.set.ground.control.clone();
-            // Progress is a courtesy: one that is lost is told again in a moment.
-            self.set
-                .ground
-                .host
-                .spawn(async move { submit(&control, command).await });
-        }
-    }
-}

@@ -85,6 +85,7 @@ impl RetentionWork {
                 done_bytes: restore.done_bytes,
                 total_bytes: restore.total_bytes,
                 error: Some("the archive was not read to its end within a day; start the restore again".to_owned()),
+                notes: Vec::new(),
                 cursor_json: String::new(),
             };
             let command = Command::UpdateRestore {

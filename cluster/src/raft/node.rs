@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_host::{ExitReason, Host, Kv};
 use headwater_model::limits;
 use openraft::error::{ClientWriteError, Fatal, InitializeError, RaftError};
 use openraft::{BasicNode, RaftMetrics, ServerState, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
 
 use super::Raft;
 use super::disk::Disk;
@@ -150,16 +152,18 @@ async fn is_alone(raft: &Raft, id: NodeId) -> Result<bool, ControlError> {
     alone.map_err(|error| ControlError::Start(error.to_string()))
 }
 
-/// A single voter leads as soon as it has elected itself; then its state is as it was.
+/// How often a single voter is asked whether it leads.
+const LEADS_YET: Duration = Duration::from_millis(10);
+
+/// A single voter leads as soon as it has elected itself; then its state is as it was. Changes of the metrics are not waited
+/// for: to ask is one.
 async fn lead(raft: &Raft) -> Result<(), ControlError> {
-    let mut metrics = raft.metrics();
     loop {
         match raft.ensure_linearizable().await {
             Ok(_) => return Ok(()),
             Err(RaftError::Fatal(fatal)) => return Err(ControlError::Start(fatal.to_string())),
-            Err(RaftError::APIError(_)) => {}
+            Err(RaftError::APIError(_)) => sleep(LEADS_YET).await,
         }
-        metrics.changed().await.map_err(|_| ControlError::Stopped)?;
     }
 }
 

@@ -150,6 +150,7 @@ pub fn every_kind() -> Vec<(&'static str, Command)> {
         note_checkpoint("c1", "sh0", 2, 150),
         cut_checkpoint("c1", "sh0", 2, 150),
         fail_checkpoint("c1"),
+        Command::CancelRestore { id: 1 },
         begin_audit(77),
         end_audit(77, None),
     ];
@@ -215,10 +216,11 @@ fn name(command: &Command) -> &'static str {
         Command::ResumeCheckpoint { .. } => NAMES[52],
         Command::SetStopBalancer { .. } => NAMES[53],
         Command::NoteBalancer { .. } => NAMES[54],
+        Command::CancelRestore { .. } => NAMES[55],
     }
 }
 
-pub const NAMES: [&str; 55] = [
+pub const NAMES: [&str; 56] = [
     "AddDeployment",
     "RemoveDeployment",
     "SetDeploymentActive",
@@ -274,4 +276,5 @@ pub const NAMES: [&str; 55] = [
     "ResumeCheckpoint",
     "SetStopBalancer",
     "NoteBalancer",
+    "CancelRestore",
 ];

@@ -277,6 +277,9 @@ fn any(rng: &mut StdRng) -> Command {
             request_json: "{}".to_owned(),
             created_ms: 1,
         },
+        18 if rng.gen_bool(0.2) => Command::CancelRestore {
+            id: rng.gen_range(0..5),
+        },
         18 => Command::UpdateRestore {
             id: rng.gen_range(0..5),
             epoch,
@@ -398,6 +401,7 @@ fn any_progress(rng: &mut StdRng) -> RestoreProgress {
         done_bytes: 1,
         total_bytes: 2,
         error: None,
+        notes: Vec::new(),
         cursor_json: "{}".to_owned(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use headwater_cluster::restores::kept_notes;
 use headwater_cluster::{Command, NodeId, RefusalKind, Response, RestoreState, apply};
 use headwater_model::{Epoch, limits};
 
@@ -41,6 +42,47 @@ fn an_ended_restore_stays_as_it_is() {
         Some(RefusalKind::OutOfOrder)
     );
     assert_eq!(apply(&mut state, &progress(1, RestoreState::Finished)), Response::Done);
+}
+
+#[test]
+fn a_restore_that_a_user_ended_is_over_whatever_its_owner_says() {
+    let mut state = routine();
+    done(&mut state, &restore(42));
+    done(&mut state, &progress(1, RestoreState::Running));
+    let cancel = Command::CancelRestore { id: 1 };
+    for _ in 0..2 {
+        assert_eq!(apply(&mut state, &cancel), Response::Done, "twice is once");
+        assert_eq!(state.restores[&1].state, RestoreState::Cancelled);
+    }
+    assert!(state.restores[&1].cursor_json.is_empty(), "nobody goes on with it");
+    for late in [RestoreState::Running, RestoreState::Finished, RestoreState::Failed] {
+        assert_eq!(
+            apply(&mut state, &progress(1, late)).refusal(),
+            Some(RefusalKind::OutOfOrder)
+        );
+    }
+    done(&mut state, &restore(43));
+    done(&mut state, &progress(2, RestoreState::Finished));
+    let too_late = apply(&mut state, &Command::CancelRestore { id: 2 });
+    assert_eq!(too_late.refusal(), Some(RefusalKind::OutOfOrder));
+    let unknown = apply(&mut state, &Command::CancelRestore { id: 3 });
+    assert_eq!(unknown.refusal(), Some(RefusalKind::NotFound));
+}
+
+#[test]
+fn what_a_restore_left_out_is_remembered_within_bounds() {
+    let mut state = routine();
+    done(&mut state, &restore(42));
+    let notes: Vec<String> = (0..100).map(|n| format!("{n}: {}", "x".repeat(1000))).collect();
+    let Command::UpdateRestore { id, epoch, mut progress } = progress(1, RestoreState::Finished) else {
+        panic!()
+    };
+    progress.notes = kept_notes(&notes);
+    done(&mut state, &Command::UpdateRestore { id, epoch, progress });
+    let kept = &state.restores[&1].notes;
+    assert_eq!(kept.len(), limits::RESTORE_NOTES_KEPT + 1);
+    assert_eq!(kept.last().map(String::as_str), Some("and 84 more"));
+    assert!(kept.iter().all(|note| note.len() <= limits::RESTORE_NOTE_MAX_BYTES));
 }
 
 #[test]

@@ -221,6 +221,7 @@ pub fn progress(id: u64, state: RestoreState) -> Command {
         done_bytes: 1000,
         total_bytes: 100_000,
         error: (state == RestoreState::Failed).then(|| "the target is full".to_owned()),
+        notes: vec!["the view shop.v was left out".to_owned()],
         cursor_json: r#"{"collection":2}"#.to_owned(),
     };
     Command::UpdateRestore {

@@ -87,27 +87,20 @@ impl Flushed {
     /// Opens it in a folder that exists; makes it where there is none, durably but for its name. `None` when neither slot
     /// can be read.
     pub(super) fn open(folder: &Path) -> io::Result<Option<Flushed>> {
-        let path = folder.join(FILE);
-        let options = OpenOptions::new().read(true).write(true).clone();
-        let mut file = match options.clone().create_new(true).open(&path) {
-            Ok(file) => {
-                let slot = 0;
-                let mut made = Flushed { file, batches: 0, slot };
-                made.write(0)?;
-                return Ok(Some(made));
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.clone().open(&path)?,
-            Err(error) => return Err(error),
-        };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(folder.join(FILE))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
+        // Also one that was made and not filled before a crash has seen no flush.
+        if bytes.is_empty() {
+            let (batches, slot) = (0, 0);
+            let mut made = Flushed { file, batches, slot };
+            made.write(0)?;
+            return Ok(Some(made));
+        }
         let slots = SLOT_AT.map(|at| bytes.get(at as usize..).and_then(read_slot));
-        // One that was made and not filled before a crash has seen no flush.
-        let newest = if bytes.is_empty() {
-            Some(0)
-        } else {
-            slots.into_iter().flatten().max()
-        };
+        let newest = slots.into_iter().flatten().max();
         let slot = usize::from(slots[0] == newest);
         Ok(newest.map(|batches| Flushed { file, batches, slot }))
     }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_head::{Head, HeadError, Scan};
 use headwater_model::{CollectionUuid, limits};
+use headwater_store::objects::StoreError;
 
 use crate::source::{Row, Rows, SourceFault};
 
@@ -13,7 +14,10 @@ use crate::source::{Row, Rows, SourceFault};
 const CAPPED_BYTES: usize = 64 * limits::MIB;
 
 pub(super) fn backup(e: HeadError) -> SourceFault {
-    SourceFault::Backup(e.to_string())
+    match e {
+        HeadError::Store(e @ (StoreError::Unavailable { .. } | StoreError::Full(_))) => SourceFault::Away(e.to_string()),
+        other => SourceFault::Backup(other.to_string()),
+    }
 }
 
 /// In the order of keys.

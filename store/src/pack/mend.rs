@@ -152,6 +152,18 @@ impl PackStore {
         Ok(lost)
     }
 
+    /// The blocks that are known to be lost and were not written anew since.
+    pub fn lost(&self) -> BTreeSet<BlockId> {
+        self.inner.state().lost.clone()
+    }
+
+    /// Finds out again what is lost of a pack that is known to be damaged, for a store that was opened since.
+    pub async fn recall_lost(&self, pack: &str) -> Result<(), StoreError> {
+        let plan = self.plan_mend(pack).await?;
+        self.inner.state().lost.extend(plan.lost);
+        Ok(())
+    }
+
     fn put_again(&self, id: BlockId, stored: Bytes) {
         let mut state = self.inner.state();
         state.unlink(&id);

@@ -1,4 +1,4 @@
-//! Kills of daemons, agents and shards, one at a time, while everything goes on.
+//! Kills of daemons, agents, shards and config servers, one at a time, while everything goes on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,6 +37,10 @@ pub async fn kill(business: &Business, trio: &mut Trio, cluster: &Shared, shards
                 sleep(gone).await;
                 trio.start_agent(agent)?;
                 "agent"
+            }
+            7 => {
+                cluster.restart_config().await?;
+                "config server"
             }
             _ => {
                 cluster.restart_shard(random.gen_range(0..shards)).await?;

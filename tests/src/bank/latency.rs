@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// From when to when.
+pub type Span = (Instant, Instant);
+
 /// Times of writes and of checkpoints.
 #[derive(Debug, Default)]
 pub struct Latencies(Mutex<Noted>);
@@ -12,7 +15,7 @@ pub struct Latencies(Mutex<Noted>);
 #[derive(Debug, Default)]
 struct Noted {
     writes: Vec<(Instant, Duration)>,
-    checkpoints: Vec<(Instant, Instant)>,
+    checkpoints: Vec<Span>,
 }
 
 impl Latencies {
@@ -32,15 +35,18 @@ impl Latencies {
 
     /// Times of the writes that were going on while a checkpoint was open, and of the others.
     pub fn split(&self) -> (Vec<Duration>, Vec<Duration>) {
-        let during = |noted: &Noted, began: Instant, took: Duration| {
-            let overlaps = |(asked, sealed): &(Instant, Instant)| began <= *sealed && began + took >= *asked;
-            noted.checkpoints.iter().any(overlaps)
+        let checkpoints = self.change(|noted| noted.checkpoints.clone());
+        self.within(&checkpoints)
+    }
+
+    /// Times of the writes that were going on at some time of these spans, and of the others.
+    pub fn within(&self, spans: &[Span]) -> (Vec<Duration>, Vec<Duration>) {
+        let overlaps = |began: Instant, took: Duration| {
+            let mut spans = spans.iter();
+            spans.any(|(from, to)| began <= *to && began + took >= *from)
         };
         self.change(|noted| {
-            let (some, others): (Vec<_>, Vec<_>) = noted
-                .writes
-                .iter()
-                .partition(|(began, took)| during(noted, *began, *took));
+            let (some, others): (Vec<_>, Vec<_>) = noted.writes.iter().partition(|(began, took)| overlaps(*began, *took));
             let times = |writes: Vec<(Instant, Duration)>| writes.into_iter().map(|(_, took)| took).collect();
             (times(some), times(others))
         })

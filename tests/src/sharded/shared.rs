@@ -1,12 +1,13 @@
-//! A cluster that several tasks use while its shards are killed and started again.
+//! A cluster that several tasks use while its servers are killed and started again.
 
 use anyhow::Result;
 use tokio::sync::{RwLock, RwLockReadGuard};
 
 use super::{Cluster, Router};
+use crate::replica_set::ReplicaSet;
 use crate::until;
 
-/// A running cluster. Whoever wants a router waits while a shard is being restarted.
+/// A running cluster. Whoever wants a router waits while a server is being restarted.
 #[derive(Debug)]
 pub struct Shared(RwLock<Cluster>);
 
@@ -33,9 +34,18 @@ impl Shared {
     pub async fn restart_shard(&self, number: usize) -> Result<String> {
         let mut cluster = self.0.write().await;
         let shard = cluster.shard_mut(number);
-        shard.member_mut(0).kill()?;
-        shard.member_mut(0).start_again().await?;
-        shard.primary().await?;
+        cut_power(shard).await?;
         Ok(shard.name().to_owned())
     }
+
+    /// The same with the config servers.
+    pub async fn restart_config(&self) -> Result<()> {
+        cut_power(self.0.write().await.config_mut()).await
+    }
+}
+
+async fn cut_power(set: &mut ReplicaSet) -> Result<()> {
+    set.member_mut(0).kill()?;
+    set.member_mut(0).start_again().await?;
+    set.primary().await.map(drop)
 }

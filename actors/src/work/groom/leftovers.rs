@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use headwater_cluster::{State, keeping};
+use headwater_cluster::{Command, State, keeping};
 use headwater_model::{Incarnation, Phase, ReplicaSetId};
 
+use crate::commands::submit_as_child;
 use crate::set::Set;
 use crate::work::head_store::epoch_of;
 use crate::worker::Fault;
@@ -55,9 +56,15 @@ pub async fn remove(set: &Arc<Set>, emptied: &mut BTreeSet<Incarnation>) -> Resu
         // The order matters: first what is listed, then what is known.
         let listed = listed(set).await?;
         let on_their_way = set.lately_cut();
-        let (state, _) = set.record().map_err(|r| Fault::Retry(r.message))?;
-        for (incarnation, name) in plan(&listed, &known(&state, &set.id), &on_their_way) {
-            set.repository.images(incarnation).delete(&name).await?;
+        let left_over = || -> Result<Vec<Named>, Fault> {
+            let (state, _) = set.record().map_err(|r| Fault::Retry(r.message))?;
+            Ok(plan(&listed, &known(&state, &set.id), &on_their_way))
+        };
+        if !left_over()?.is_empty() {
+            nothing_waits_in_a_log(set).await?;
+            for (incarnation, name) in left_over()? {
+                set.repository.images(incarnation).delete(&name).await?;
+            }
         }
     }
     let (_, record) = set.record().map_err(|r| Fault::Retry(r.message))?;
@@ -71,6 +78,18 @@ pub async fn remove(set: &Arc<Set>, emptied: &mut BTreeSet<Incarnation>) -> Resu
         set.stores(record.incarnation).await?.sync.remove_all().await?;
     }
     Ok(())
+}
+
+/// A command that makes an image known may lie in a log without a majority for as long as there is none, and count at last.
+/// Once a later one counts, it does as well and is seen here, or it never will.
+async fn nothing_waits_in_a_log(set: &Set) -> Result<(), Fault> {
+    let (_, record) = set.record().map_err(|r| Fault::Retry(r.message))?;
+    let nothing = Command::PacksRemoved {
+        set: set.id.clone(),
+        epoch: record.epoch,
+        packs: Vec::new(),
+    };
+    submit_as_child(&set.ground.control, nothing).await.map(drop)
 }
 
 #[cfg(test)]
