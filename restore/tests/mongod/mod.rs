@@ -34,6 +34,10 @@ fn program() -> PathBuf {
 
 impl Mongod {
     pub async fn start() -> Mongod {
+        Mongod::start_with(&[]).await
+    }
+
+    pub async fn start_with(arguments: &[&str]) -> Mongod {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new(program())
@@ -53,6 +57,7 @@ impl Mongod {
                 "--dbpath",
             ])
             .arg(folder.path())
+            .args(arguments)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
