@@ -215,3 +215,49 @@ async fn a_member_of_a_sharded_cluster_takes_no_restore_past_its_routers() {
     assert!(fault.to_string().contains("it is shard sh0 of a cluster"), "{fault}");
     assert!(mongod.database("shop").await.is_empty(), "nothing was written");
 }
+
+#[tokio::test]
+async fn config_servers_take_no_restore_and_show_what_they_are_to_any_user() {
+    let mongod = Mongod::start_with(&["--configsvr"]).await;
+    let source = Held::default().with(collection("shop.orders"), numbered(10));
+    let chosen = chosen(&source, &[], false).await;
+    let fault = loaded(&mongod, &source, &chosen, &settings()).await.unwrap_err();
+    assert!(fault.to_string().contains("it is a config server"), "{fault}");
+    // Where the user may not read `shardIdentity`, this tells members of clusters from others.
+    let hello = mongod.run("admin", doc! { "hello": 1 }).await;
+    assert!(hello.contains_key("lastCommittedOpTime"), "{hello}");
+    let other = Mongod::start().await.run("admin", doc! { "hello": 1 }).await;
+    assert!(!other.contains_key("lastCommittedOpTime"), "{other}");
+}
+
+#[tokio::test]
+async fn the_roles_that_are_asked_for_are_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "abcdef0123456789").unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mongod = Mongod::start_with(&["--auth", "--keyFile", key.to_str().unwrap()]).await;
+    let roles = ["restore", "readWriteAnyDatabase"];
+    mongod
+        .run(
+            "admin",
+            doc! { "createUser": "ann", "pwd": "secret", "roles": roles.to_vec() },
+        )
+        .await;
+    let source = Held::default().with(collection("shop.orders"), numbered(10));
+    let chosen = chosen(&source, &[], false).await;
+    let uri = mongod.uri.replacen("mongodb://", "mongodb://ann:secret@", 1);
+    let target = Target::new(&uri, 8).await.unwrap();
+    let kept = Kept {
+        stop_after: Some(1),
+        ..Kept::default()
+    };
+    load(&source, &chosen, &target, &settings(), Cursor::default(), &kept)
+        .await
+        .unwrap_err();
+    let cursor = kept.cursors.into_inner().unwrap().pop().unwrap();
+    let done = load(&source, &chosen, &target, &settings(), cursor, &Kept::default())
+        .await
+        .unwrap();
+    assert_eq!(done.collections[0].documents, 10);
+}

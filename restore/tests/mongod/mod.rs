@@ -71,7 +71,10 @@ impl Mongod {
             host,
             client,
         };
-        let members = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": &mongod.host }] };
+        let mut members = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": &mongod.host }] };
+        if arguments.contains(&"--configsvr") {
+            members.insert("configsvr", true);
+        }
         mongod.run("admin", doc! { "replSetInitiate": members }).await;
         while !mongod
             .run("admin", doc! { "hello": 1 })
