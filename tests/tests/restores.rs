@@ -147,7 +147,8 @@ async fn a_target_with_a_member_down_gets_its_indexes_too() -> Result<()> {
     let mut target = bed.replica_set(ReplicaSetSpec::three(VERSION).not_replayable()).await?;
     let down = (target.primary().await? + 1) % 3;
     target.member_mut(down).stop().await?;
-    let restored = restore_into(&headwater, &target.uri(), &indexed.to_string());
+    let (uri, instant) = (target.uri(), indexed.to_string());
+    let restored = restore_into(&headwater, &uri, &instant);
     tokio::time::timeout(Duration::from_secs(120), restored)
         .await
         .context("the restore waits for the member that is down")??;
