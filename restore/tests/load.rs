@@ -3,6 +3,7 @@
 // Helpers of tests are tests too; clippy's own exception covers only functions marked as such.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod meanwhile;
 mod mongod;
 
 use std::sync::Mutex;

@@ -1,8 +1,10 @@
 //! What a user may ask of a restore, and of the snapshots it starts from.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use bson::{Document, doc};
-use headwater_tests::proof::{until_complete, until_stored};
+use headwater_tests::proof::{restore_into, until_complete, until_stored};
 use headwater_tests::{Bed, Headwater, ReplicaSet, ReplicaSetSpec};
 use serde_json::Value;
 
@@ -127,4 +129,32 @@ async fn snapshots_are_taken_at_the_interval_of_the_settings() -> Result<()> {
     headwater
         .until("a snapshot by schedule", &["snapshot", "list", "default"], by_schedule)
         .await
+}
+
+/// By itself `createIndexes` waits for every member with data, however long it is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_with_a_member_down_gets_its_indexes_too() -> Result<()> {
+    let bed = Bed::new().await?;
+    let (source, headwater) = backed_up(&bed).await?;
+    let index = doc! { "key": { "n": 1 }, "name": "n_1" };
+    source
+        .client()
+        .database("shop")
+        .run_command(doc! { "createIndexes": "orders", "indexes": [index] })
+        .await?;
+    let indexed = source.mark("indexed").await?;
+    until_stored(&headwater, indexed).await?;
+    let mut target = bed.replica_set(ReplicaSetSpec::three(VERSION).not_replayable()).await?;
+    let down = (target.primary().await? + 1) % 3;
+    target.member_mut(down).stop().await?;
+    let (uri, instant) = (target.uri(), indexed.to_string());
+    let restored = restore_into(&headwater, &uri, &instant);
+    tokio::time::timeout(Duration::from_secs(120), restored)
+        .await
+        .context("the restore waits for the member that is down")??;
+    let shop: mongodb::Collection<Document> = target.client().database("shop").collection("orders");
+    let indexes = shop.list_index_names().await?;
+    ensure!(indexes.contains(&"n_1".to_owned()), "{indexes:?}");
+    ensure!(shop.count_documents(doc! {}).await? == 10, "documents are missing");
+    Ok(())
 }

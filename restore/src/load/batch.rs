@@ -5,6 +5,7 @@ use bson::{RawDocument, RawDocumentBuf};
 use bytes::Bytes;
 use headwater_model::limits;
 
+use super::target::MAJORITY_WITHIN;
 use crate::source::Row;
 
 /// A batch is sent once it holds this many bytes: large enough that a round trip does not matter, small enough that
@@ -115,6 +116,9 @@ impl Writer {
         self.name(0x03, "writeConcern");
         self.begin();
         self.text("w", "majority");
+        self.name(0x10, "wtimeout");
+        self.out
+            .extend_from_slice(&(MAJORITY_WITHIN.as_millis() as i32).to_le_bytes());
         self.end();
     }
 
@@ -194,6 +198,7 @@ pub(super) fn replace(collection: &str, document: &[u8], upsert: bool) -> bson::
 
 #[cfg(test)]
 mod tests {
+    use super::super::target::majority;
     use super::*;
     use bson::{Document, Timestamp, doc};
 
@@ -213,7 +218,7 @@ mod tests {
             decoded(&insert("c", &raws).unwrap()),
             doc! {
                 "insert": "c", "ordered": false, "bypassDocumentValidation": true,
-                "writeConcern": { "w": "majority" }, "documents": documents,
+                "writeConcern": majority(), "documents": documents,
             }
         );
     }
@@ -224,7 +229,7 @@ mod tests {
         assert_eq!(
             decoded(&replace("c", &raw(document.clone()), true).unwrap().unwrap()),
             doc! {
-                "update": "c", "bypassDocumentValidation": true, "writeConcern": { "w": "majority" },
+                "update": "c", "bypassDocumentValidation": true, "writeConcern": majority(),
                 "updates": [{ "q": { "_id": { "$eq": { "a": 1 } } }, "u": [{ "$replaceWith": { "$literal": document } }], "upsert": true }],
             }
         );

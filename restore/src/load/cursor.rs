@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// It was not there, or may be dropped: whatever is there now is a beginning of ours and is thrown away.
+    /// It was not there, or may be dropped. A beginning of ours holds no documents.
     Claimed,
     /// It was created with its options, and everything up to `after` is at the target, durably.
     Documents {
@@ -20,6 +20,9 @@ pub enum Stage {
         documents: u64,
         /// Bytes of BSON up to there.
         bytes: u64,
+        /// What the target calls the collection we made, in hexadecimal; kept before the first document is written.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uuid: Option<String>,
     },
     /// All documents are there and were counted.
     Counted {
@@ -104,16 +107,18 @@ pub(super) struct Watermark {
     after: Option<Bytes>,
     documents: u64,
     bytes: u64,
+    uuid: Option<String>,
 }
 
 impl Watermark {
-    pub fn new(after: Option<Bytes>, documents: u64, bytes: u64) -> Self {
+    pub fn new(after: Option<Bytes>, documents: u64, bytes: u64, uuid: Option<String>) -> Self {
         Watermark {
             next: 0,
             ahead: BTreeMap::new(),
             after,
             documents,
             bytes,
+            uuid,
         }
     }
 
@@ -132,6 +137,7 @@ impl Watermark {
             after: self.after.as_ref().map(hex::encode),
             documents: self.documents,
             bytes: self.bytes,
+            uuid: self.uuid.clone(),
         }
     }
 
@@ -152,13 +158,17 @@ mod tests {
             documents: 10,
             bytes: 100,
         };
-        let mut watermark = Watermark::new(Some(Bytes::from_static(b"\xee")), 5, 50);
+        let mut watermark = Watermark::new(Some(Bytes::from_static(b"\xee")), 5, 50, Some("1f".into()));
         let at = |w: &Watermark| match w.stage() {
             Stage::Documents {
                 after,
                 documents,
                 bytes,
-            } => (after.unwrap(), documents, bytes),
+                uuid,
+            } => {
+                assert_eq!(uuid.as_deref(), Some("1f"));
+                (after.unwrap(), documents, bytes)
+            }
             other => panic!("{other:?}"),
         };
         watermark.arrive(batch(1));
@@ -177,6 +187,7 @@ mod tests {
             after: Some("0a".into()),
             documents: 3,
             bytes: 4,
+            uuid: None,
         };
         cursor.set(&Namespace::new("a", "b"), stage);
         cursor.set(&Namespace::new("a", "c"), Stage::Done { documents: 1, bytes: 2 });

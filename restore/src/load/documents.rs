@@ -1,4 +1,4 @@
-//! Creates a collection, writes its documents and counts them.
+//! Writes the documents of a collection that is there, and counts them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,128 +8,38 @@ use futures::{StreamExt, future, stream};
 use headwater_model::Namespace;
 
 use super::batch::{self, Batch, Batcher};
-use super::create::{self, Making, without_collation_version};
+use super::create::Making;
 use super::cursor::{Arrived, Watermark};
-use super::target::{code, error_code};
+use super::target::code;
 use super::{Load, LoadFault, Stage};
-use crate::naming::{Item, Kind};
+use crate::naming::Item;
 use crate::source::{CollectionAtT, Row, Rows, SourceFault};
 
-/// How many creates of an earlier try may land late.
-const LATE_CREATES: u32 = 3;
-
 impl Load<'_> {
-    pub(super) async fn documents(&self, item: &Item, making: &Making) -> Result<(), LoadFault> {
-        let Some(data) = &item.data else { return Ok(()) };
-        let (watermark, resumed) = match self.ledger.stage(&item.to) {
-            Some(Stage::Counted { .. } | Stage::Done { .. }) => return Ok(()),
-            // A capped collection cannot go on in its middle without risk to its order; it is small by nature.
-            Some(Stage::Documents {
-                after,
-                documents,
-                bytes,
-            }) if !data.is_capped() => {
-                let after = after.map(hex::decode).transpose();
-                let after = after.map_err(|e| LoadFault::Keep(format!("the cursor is damaged: {e}")))?;
-                (Watermark::new(after.map(Bytes::from), documents, bytes), true)
-            }
-            _ => {
-                self.begin(item, making).await?;
-                (Watermark::new(None, 0, 0), self.resumed)
-            }
+    pub(super) async fn documents(&self, item: &Item, _: &Making) -> Result<(), LoadFault> {
+        // Anything else was counted before: all collections were begun.
+        let (Some(data), Some(stage @ Stage::Documents { .. })) = (&item.data, self.ledger.stage(&item.to)) else {
+            return Ok(());
         };
-        let (documents, bytes) = self.copy(item, data, watermark, resumed).await?;
+        let (documents, bytes) = self.copy(item, data, stage).await?;
         self.count(&item.to_data(), documents).await?;
         self.ledger.advance(&item.to, Stage::Counted { documents, bytes }).await
     }
 
-    /// Throws away what bears the claimed name and creates the collection.
-    async fn begin(&self, item: &Item, making: &Making) -> Result<(), LoadFault> {
-        let mut late = if self.resumed { LATE_CREATES } else { 0 };
-        loop {
-            self.drop(&item.to).await?;
-            if item.kind == Kind::TimeSeries {
-                self.drop(&item.to_data()).await?;
-            }
-            match self.create_as(item, making).await {
-                // An earlier try that was killed may have left a command on its way.
-                Err(LoadFault::Taken { .. }) if late > 0 => late -= 1,
-                created => break created?,
-            }
-        }
-        let stage = Stage::Documents {
-            after: None,
-            documents: 0,
-            bytes: 0,
-        };
-        self.ledger.advance(&item.to, stage).await
-    }
-
-    pub(super) async fn drop(&self, name: &Namespace) -> Result<(), LoadFault> {
-        let command = doc! { "drop": &name.coll, "writeConcern": { "w": "majority" } };
-        match self.target.try_run(&name.db, &command).await {
-            Err(e) if error_code(&e) != Some(code::NAMESPACE_NOT_FOUND) => {
-                Err(self.target.fault(&format!("drop of {name}"), &e))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Creates a collection, under the UUID it had where that is asked for.
-    async fn create_as(&self, item: &Item, making: &Making) -> Result<(), LoadFault> {
-        let with_uuid = create::with_uuid(item, making).filter(|_| self.settings.keep_uuids);
-        if let Some(mut command) = with_uuid {
-            command.insert("writeConcern", doc! { "w": "majority" });
-            self.run_whatever_the_collation(&item.to_data(), &command, "create")
-                .await?;
-            if item.kind != Kind::TimeSeries {
-                return Ok(());
-            }
-        }
-        self.create(&item.to, making).await
-    }
-
-    pub(super) async fn create(&self, name: &Namespace, making: &Making) -> Result<(), LoadFault> {
-        let Some(create) = &making.create else { return Ok(()) };
-        let mut command = create.clone();
-        command.insert("writeConcern", doc! { "w": "majority" });
-        self.run_whatever_the_collation(name, &command, "create")
-            .await
-            .map(drop)
-    }
-
-    /// Runs a command with collations; where the target knows only other versions of them, without their versions.
-    pub(super) async fn run_whatever_the_collation(
-        &self,
-        name: &Namespace,
-        command: &Document,
-        what: &str,
-    ) -> Result<Document, LoadFault> {
-        let fault = |e: &mongodb::error::Error| self.target.fault(&format!("{what} of {name}"), e);
-        match (
-            self.target.try_run(&name.db, command).await,
-            without_collation_version(command),
-        ) {
-            (Err(e), Some(command)) if error_code(&e) == Some(code::COLLATION_VERSION) => {
-                self.ledger
-                    .note(format!("{name} gets the target's version of its collation: {e}"));
-                self.target.try_run(&name.db, &command).await.map_err(|e| fault(&e))
-            }
-            (result, _) => result.map_err(|e| fault(&e)),
-        }
-    }
-
-    async fn copy(
-        &self,
-        item: &Item,
-        data: &CollectionAtT,
-        mut watermark: Watermark,
-        resumed: bool,
-    ) -> Result<(u64, u64), LoadFault> {
-        let Stage::Documents { after, .. } = watermark.stage() else {
+    async fn copy(&self, item: &Item, data: &CollectionAtT, stage: Stage) -> Result<(u64, u64), LoadFault> {
+        let Stage::Documents {
+            after,
+            documents,
+            bytes,
+            uuid,
+        } = stage
+        else {
             return Ok((0, 0));
         };
-        let after = after.and_then(|hex| hex::decode(hex).ok()).map(Bytes::from);
+        let after = after.map(hex::decode).transpose();
+        let after = after.map_err(|e| LoadFault::Keep(format!("the cursor is damaged: {e}")))?;
+        let after = after.map(Bytes::from);
+        let mut watermark = Watermark::new(after.clone(), documents, bytes, uuid);
         let rows = self.source.rows(data.uuid, after).await?;
         let lanes = if data.is_capped() {
             1
@@ -142,7 +52,7 @@ impl Load<'_> {
         let failed = AtomicBool::new(false);
         let sent = batches(rows)
             .take_while(|_| future::ready(!failed.load(Ordering::Relaxed)))
-            .map(|batch| async { self.send(&to, batch?, resumed).await })
+            .map(|batch| async { self.send(&to, batch?).await })
             .buffer_unordered(lanes);
         let mut sent = std::pin::pin!(sent);
         let mut outcome = Ok(());
@@ -163,7 +73,7 @@ impl Load<'_> {
         Ok(watermark.amount())
     }
 
-    async fn send(&self, to: &Namespace, batch: Batch, resumed: bool) -> Result<Arrived, LoadFault> {
+    async fn send(&self, to: &Namespace, batch: Batch) -> Result<Arrived, LoadFault> {
         let unusable = |e: bson::error::Error| SourceFault::Document {
             namespace: to.clone(),
             detail: e.to_string(),
@@ -173,7 +83,7 @@ impl Load<'_> {
         let command = batch::insert(&to.coll, &batch.documents).map_err(unusable)?;
         let sent = self.target.run_raw(&to.db, &command).await;
         let (reply, repeated) = sent.map_err(|e| self.target.fault(&format!("documents of {to}"), &e))?;
-        let duplicates = duplicates(&reply, resumed || repeated).map_err(|detail| LoadFault::Refused {
+        let duplicates = duplicates(&reply, self.resumed || repeated).map_err(|detail| LoadFault::Refused {
             what: format!("documents of {to}"),
             detail,
         })?;

@@ -13,9 +13,9 @@ pub enum LoadFault {
         /// Without secrets.
         detail: String,
     },
-    /// Nobody there, for half a minute.
+    /// Nobody there for half a minute, or too few members to confirm a write.
     #[error(
-        "the target {target} cannot be reached: {detail}; what was written stays, resume the restore when it is back"
+        "the target {target} cannot be written to: {detail}; what was written stays, resume the restore when it is back"
     )]
     Unreachable {
         /// Without secrets.
@@ -48,7 +48,10 @@ pub enum LoadFault {
         names: Vec<Namespace>,
     },
     /// A name was taken while we were at it.
-    #[error("{what}: it appeared at the target meanwhile; stop who writes there and restore again with --drop")]
+    #[error(
+        "{what}: it appeared at the target meanwhile and is left as it is; restore under other names with --ns-rename, or \
+         stop who writes there and restore again with --drop"
+    )]
     Taken {
         /// The command and the collection.
         what: String,

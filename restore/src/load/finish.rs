@@ -5,7 +5,7 @@ use bson::{Bson, doc};
 use super::batch;
 use super::create::Making;
 use super::documents::{duplicates, first_write_error};
-use super::target::{code, error_code};
+use super::target::{code, error_code, majority};
 use super::{Load, LoadFault, Stage};
 use crate::dump::is_given;
 use crate::naming::{Item, Kind};
@@ -13,13 +13,16 @@ use crate::source::SourceFault;
 
 impl Load<'_> {
     /// Builds all indexes of a collection in one pass over it.
-    pub(super) async fn indexes(&self, item: &Item, making: &Making) -> Result<(), LoadFault> {
+    pub(super) async fn indexes(&self, item: &Item, making: &Making, in_a_set: bool) -> Result<(), LoadFault> {
         if making.indexes.is_empty() || matches!(self.ledger.stage(&item.to), Some(Stage::Done { .. })) {
             return Ok(());
         }
         let specs: Vec<_> = making.indexes.iter().cloned().map(Bson::Document).collect();
-        let mut command =
-            doc! { "createIndexes": &item.to.coll, "indexes": specs, "writeConcern": { "w": "majority" } };
+        let mut command = doc! { "createIndexes": &item.to.coll, "indexes": specs, "writeConcern": majority() };
+        if in_a_set {
+            // By itself it waits for every member with a vote and data, and one that is down never answers.
+            command.insert("commitQuorum", "majority");
+        }
         match self.target.try_run(&item.to.db, &command).await {
             Ok(_) => return Ok(()),
             Err(e) if error_code(&e) == Some(code::COLLATION_VERSION) => {}
@@ -41,8 +44,7 @@ impl Load<'_> {
     pub(super) async fn views(&self) -> Result<(), LoadFault> {
         for (item, making) in self.items.iter().filter(|(item, _)| matches!(item.kind, Kind::View(_))) {
             if self.ledger.stage(&item.to) == Some(Stage::Claimed) {
-                self.drop(&item.to).await?;
-                self.create(&item.to, making).await?;
+                self.begin_view(item, making).await?;
                 self.ledger
                     .advance(&item.to, Stage::Done { documents: 0, bytes: 0 })
                     .await?;
@@ -56,7 +58,7 @@ impl Load<'_> {
         for (item, making) in &self.items {
             if let Some(command) = &making.expire {
                 let mut command = command.clone();
-                command.insert("writeConcern", doc! { "w": "majority" });
+                command.insert("writeConcern", majority());
                 self.target.run(&item.to.db, &command).await?;
             }
         }

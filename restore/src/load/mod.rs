@@ -2,17 +2,21 @@
 //!
 //! Order, and what breaks if it is changed:
 //! 1. the target is judged and names are claimed before anything is written, so that a refusal leaves no trace;
-//! 2. documents go into collections without secondary indexes, several collections and batches at once; capped
+//! 2. all collections are made and the cursor is kept before any document is written, so that a resume knows which are
+//!    its own, and what somebody else creates meanwhile is refused, not dropped;
+//! 3. documents go into collections without secondary indexes, several collections and batches at once; capped
 //!    collections one batch after the other, for their order is data;
-//! 3. each collection is counted before its indexes are built and its expiry is switched on: a TTL index or
+//! 4. each collection is counted before its indexes are built and its expiry is switched on: a TTL index or
 //!    `expireAfterSeconds` makes the server delete old documents within a minute, as it would have at the source;
-//! 4. indexes, then views, then expiry; users and roles last, so that nobody works on half a database.
+//! 5. indexes, then views, then expiry; users and roles last, so that nobody works on half a database.
 //!
-//! Every write waits for a majority. [`Cursor`] says how far each collection is; a load that is given its cursor back
+//! Every write waits for a majority, but not for ever: then the load ends as if the target were away. [`Cursor`] says how far each collection is; a load that is given its cursor back
 //! goes on there. Batches that may have arrived before are sent again, and a document that is there already is ours.
 //! The user of the connection string needs the roles `restore` and `readWriteAnyDatabase`.
 
+mod address;
 pub(crate) mod batch;
+mod begin;
 mod create;
 mod cursor;
 pub(crate) mod documents;
@@ -149,13 +153,16 @@ pub async fn load(
         items: chosen.items.iter().map(|item| (item, create::making(item))).collect(),
     };
     load.ledger.step(Step::Preparing);
-    load.prepare().await?;
+    let about = load.prepare().await?;
     load.ledger.step(Step::Documents);
+    load.each(|item, making| load.begin(item, making)).await?;
+    load.ledger.keep().await?;
     load.each(|item, making| load.documents(item, making)).await?;
     // From here on documents may expire: none may be counted or written again after an interruption.
     load.ledger.keep().await?;
     load.ledger.step(Step::Indexes);
-    load.each(|item, making| load.indexes(item, making)).await?;
+    load.each(|item, making| load.indexes(item, making, about.in_a_set))
+        .await?;
     load.views().await?;
     load.expiry().await?;
     let mut notes = chosen.notes.clone();

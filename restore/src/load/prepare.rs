@@ -6,25 +6,26 @@ use bson::RawDocument;
 use headwater_model::Namespace;
 
 use super::target::About;
-use super::{Load, LoadFault, Stage};
+use super::{Load, LoadFault, Settings, Stage};
 use crate::naming::{Item, Kind};
 use crate::source::{Source, SourceFault};
 
 impl Load<'_> {
-    pub(super) async fn prepare(&self) -> Result<(), LoadFault> {
+    pub(super) async fn prepare(&self) -> Result<About, LoadFault> {
         let about = self.target.about().await?;
         let fcv = source_fcv(self.source).await?;
         let needed = fcv.as_deref().unwrap_or(&self.settings.source_version);
-        if let Some(why) = unfit(&about, needed, &self.settings.source_hosts) {
+        if let Some(why) = unfit(&about, needed, self.settings) {
             return Err(LoadFault::Unfit {
                 target: self.target.shown().to_owned(),
                 why,
             });
         }
-        self.claim().await
+        self.claim().await?;
+        Ok(about)
     }
 
-    /// Claims all names at once. From then on, what bears one of them is ours to throw away.
+    /// Claims all names at once: they were free then, or may be dropped.
     async fn claim(&self) -> Result<(), LoadFault> {
         let mut there: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
         let mut taken = Vec::new();
@@ -57,14 +58,22 @@ fn needs_a_name(item: &Item) -> bool {
 }
 
 /// Why a target cannot take a backup whose source had the feature compatibility version `needed`.
-fn unfit(about: &About, needed: &str, source_hosts: &[String]) -> Option<String> {
+fn unfit(about: &About, needed: &str, settings: &Settings) -> Option<String> {
     if about.sharded {
-        return Some("it is a mongos; name the members of a replica set".to_owned());
+        return Some(format!("it is a mongos; {THROUGH_A_MONGOS}"));
+    }
+    // With UUIDs kept it is to become a member, and after an interruption it may be one.
+    let member = cluster_member(about).filter(|_| !settings.keep_uuids);
+    if let Some(member) = member {
+        return Some(format!(
+            "it is {member}, where nothing may be written past the routers; name a replica set of its own, make a new \
+             cluster with --to-cluster, or {THROUGH_A_MONGOS}"
+        ));
     }
     if !about.writable {
         return Some("it is no writable primary; name all members of the replica set, or the primary".to_owned());
     }
-    if let Some(host) = source_hosts.iter().find(|host| about.hosts.contains(*host)) {
+    if let Some(host) = settings.source_hosts.iter().find(|host| about.hosts.contains(*host)) {
         return Some(format!(
             "{host} belongs to the source of this backup; choose another target"
         ));
@@ -86,6 +95,21 @@ fn unfit(about: &About, needed: &str, source_hosts: &[String]) -> Option<String>
         ));
     }
     None
+}
+
+/// How a cluster that is there gets data.
+const THROUGH_A_MONGOS: &str =
+    "restore through a mongos: headwater restore … --to-archive - | mongorestore --archive --uri MONGOS";
+
+fn cluster_member(about: &About) -> Option<String> {
+    match &about.shard {
+        _ if about.config_server => Some("a config server of a sharded cluster".to_owned()),
+        Some(name) if name.is_empty() => Some("a shard of a cluster".to_owned()),
+        Some(name) => Some(format!(
+            "shard {name} of a cluster (shardIdentity in its admin.system.version)"
+        )),
+        None => None,
+    }
 }
 
 pub(crate) fn release(version: &str) -> Option<(u32, u32)> {
@@ -130,6 +154,36 @@ mod tests {
             hosts: ["a:1".to_owned()].into(),
             writable: true,
             sharded: false,
+            in_a_set: true,
+            config_server: false,
+            shard: None,
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_a_cluster_takes_no_restore_unless_it_is_made_anew() {
+        let shard = |name: &str| About {
+            shard: Some(name.to_owned()),
+            ..about()
+        };
+        let config = About {
+            config_server: true,
+            ..about()
+        };
+        let mut settings = Settings::new("6.0.5");
+        for (about, words) in [
+            (shard("sh0"), "it is shard sh0 of a cluster"),
+            (shard(""), "it is a shard of a cluster"),
+            (config, "it is a config server"),
+        ] {
+            settings.keep_uuids = false;
+            let why = unfit(&about, "6.0", &settings).unwrap();
+            assert!(
+                why.contains(words) && why.contains("--to-archive - | mongorestore"),
+                "{why}"
+            );
+            settings.keep_uuids = true;
+            assert_eq!(unfit(&about, "6.0", &settings), None);
         }
     }
 
@@ -167,11 +221,15 @@ mod tests {
                 },
                 "6.0",
                 &[],
-                Some("mongos"),
+                Some("it is a mongos; restore through a mongos: headwater restore … --to-archive - | mongorestore"),
             ),
             (about(), "6.0", &["a:1".to_owned()][..], Some("belongs to the source")),
         ] {
-            let why = unfit(&about, needed, hosts);
+            let settings = Settings {
+                source_hosts: hosts.to_vec(),
+                ..Settings::new("6.0.5")
+            };
+            let why = unfit(&about, needed, &settings);
             match words {
                 None => assert_eq!(why, None),
                 Some(words) => assert!(why.as_ref().is_some_and(|w| w.contains(words)), "{why:?}"),

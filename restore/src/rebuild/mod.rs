@@ -22,6 +22,7 @@ use std::sync::Arc;
 use bson::{Document, doc};
 use futures::{StreamExt, TryStreamExt, stream};
 
+use crate::load::target::majority;
 use crate::load::{Cursor, LoadFault, Loaded, Observer, Settings, Step, Target, load};
 use crate::naming::Chosen;
 use crate::routing::Owned;
@@ -196,7 +197,7 @@ async fn join(new: &NewCluster, members: &Members) -> Result<(), LoadFault> {
     for (name, target) in &new.shards {
         let identity = identity(name, members);
         let update = doc! { "q": { "_id": "shardIdentity" }, "u": identity, "upsert": true };
-        let command = doc! { "update": "system.version", "updates": [update], "writeConcern": { "w": "majority" } };
+        let command = doc! { "update": "system.version", "updates": [update], "writeConcern": majority() };
         let reply = target.run("admin", &command).await?;
         if let Err(detail) = crate::load::documents::duplicates(&reply, false) {
             let what = format!("the identity of shard {name}");

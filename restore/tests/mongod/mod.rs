@@ -34,6 +34,10 @@ fn program() -> PathBuf {
 
 impl Mongod {
     pub async fn start() -> Mongod {
+        Mongod::start_with(&[]).await
+    }
+
+    pub async fn start_with(arguments: &[&str]) -> Mongod {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new(program())
@@ -53,6 +57,7 @@ impl Mongod {
                 "--dbpath",
             ])
             .arg(folder.path())
+            .args(arguments)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -66,7 +71,10 @@ impl Mongod {
             host,
             client,
         };
-        let members = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": &mongod.host }] };
+        let mut members = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": &mongod.host }] };
+        if arguments.contains(&"--configsvr") {
+            members.insert("configsvr", true);
+        }
         mongod.run("admin", doc! { "replSetInitiate": members }).await;
         while !mongod
             .run("admin", doc! { "hello": 1 })
