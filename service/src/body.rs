@@ -13,16 +13,17 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::callers::{CALLERS, Room};
 use crate::fault::Fault;
 
 /// The largest JSON body.
 const JSON_MAX_BYTES: usize = limits::MIB;
-/// The largest call of another daemon: a frame with some words around it, or the whole control state.
-const CALL_MAX_BYTES: usize = limits::CONTROL_STATE_MAX_BYTES + limits::MIB;
 /// A sender that is silent for this long is cut off.
 const PIECE_DEADLINE: Duration = Duration::from_secs(30);
 /// A body that is not whole by then is refused: 64 MiB in this time is 220 KiB/s.
 const WHOLE_DEADLINE: Duration = Duration::from_secs(300);
+/// The same for a call of another daemon, its wait for room included: no caller waits longer for an answer.
+const CALL_DEADLINE: Duration = Duration::from_secs(60);
 /// Frames held in memory at once, over all connections; others wait with their bodies unread.
 const FRAMES_AT_ONCE: usize = 16;
 
@@ -43,9 +44,25 @@ pub(crate) async fn frame(req: &HttpRequest, payload: web::Payload) -> Result<Fr
     Ok(FrameBody { bytes, _place })
 }
 
-/// Reads a call of another daemon: a frame with some words around it, or a piece of the control state.
-pub(crate) async fn call(req: &HttpRequest, payload: web::Payload) -> Result<Bytes, Fault> {
-    read(payload, declared(req), CALL_MAX_BYTES).await
+/// A call as received, with its room in memory: drop that once it is known who calls.
+pub(crate) struct CallBody {
+    pub(crate) bytes: Bytes,
+    pub(crate) room: Option<Room>,
+}
+
+/// Reads a call of another daemon: a frame with some words around it, or the whole control state.
+pub(crate) async fn call(req: &HttpRequest, payload: web::Payload, kind: u8) -> Result<CallBody, Fault> {
+    let from = req.peer_addr().map(|from| from.ip());
+    let declared = declared(req);
+    let limit = CALLERS.limit(from, kind);
+    within(declared, limit)?;
+    let most = declared.map_or(limit, |len| len as usize);
+    let reading = async {
+        let room = CALLERS.room(from, most).await?;
+        let bytes = collect(payload, declared, most).await?;
+        Ok(CallBody { bytes, room })
+    };
+    timeout(CALL_DEADLINE, reading).await.map_err(|_| Fault::too_slow())?
 }
 
 /// Reads JSON.

@@ -9,6 +9,7 @@ use headwater_host::Serve;
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_protocol::internal::{self, ClusterKey, Envelope};
 
+use crate::callers::CALLERS;
 use crate::fault::Fault;
 use crate::{body, place};
 
@@ -32,12 +33,15 @@ pub(crate) fn routes(cfg: &mut web::ServiceConfig) {
 async fn call(req: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Fault> {
     let door = req.app_data::<web::Data<Door>>().ok_or_else(Fault::not_wired)?;
     let (envelope, seal) = envelope(&req).ok_or_else(Fault::no_key)?;
-    let body = body::call(&req, payload).await?;
-    if !door.key.is_call(&envelope, &body, &seal) {
+    door.is_meant(&envelope)?;
+    let call = body::call(&req, payload, envelope.kind).await?;
+    if !door.key.is_call(&envelope, &call.bytes, &seal) {
         return Err(Fault::unknown_key());
     }
-    door.is_meant(&envelope)?;
-    let answer = door.server.serve(envelope.kind, body.into()).await;
+    CALLERS.prove(req.peer_addr().map(|from| from.ip()));
+    // Not held any longer: what is served may wait for other calls.
+    drop(call.room);
+    let answer = door.server.serve(envelope.kind, call.bytes.into()).await;
     let seal = door.key.seal_answer(&envelope.nonce, &answer);
     Ok(HttpResponse::Ok()
         .content_type("application/octet-stream")
@@ -62,17 +66,21 @@ fn envelope(req: &HttpRequest) -> Option<(Envelope, String)> {
         kind: header(internal::KIND)?.parse().ok()?,
         nonce,
     };
-    Some((envelope, header(internal::SEAL)?.to_owned()))
+    let seal = header(internal::SEAL)?;
+    let is_seal = seal.len() == 64 && seal.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_seal.then(|| (envelope, seal.to_owned()))
 }
 
 impl Door {
+    /// Asked before anybody knows who calls: the answer must not tell the name of this cluster.
     fn is_meant(&self, envelope: &Envelope) -> Result<(), Fault> {
         let elsewhere = |message: String| Err(Refusal::new(RefusalKind::Conflict, message).into());
         match envelope.kind {
             internal::KIND_JOIN => Ok(()),
-            _ if envelope.cluster != self.cluster => {
-                elsewhere(format!("this node belongs to cluster {}", self.cluster))
-            }
+            _ if envelope.cluster != self.cluster => elsewhere(format!(
+                "this node does not belong to cluster {:?}: look at the addresses of its nodes",
+                envelope.cluster
+            )),
             // 0: whoever is there.
             _ if envelope.to != self.node && envelope.to != 0 => {
                 elsewhere(format!("this is node {}, not node {}", self.node, envelope.to))
@@ -84,8 +92,14 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use actix_web::dev::Payload;
+    use actix_web::error::PayloadError;
     use actix_web::{App, test};
+    use bytes::Bytes;
     use futures::future::{BoxFuture, FutureExt};
+    use futures::stream::{self, StreamExt};
 
     use super::*;
 
@@ -108,19 +122,17 @@ mod tests {
         }
     }
 
-    async fn status(envelope: Envelope, key: &str) -> u16 {
-        let door = Door {
+    fn door() -> Door {
+        Door {
             key: ClusterKey::new("secret"),
             cluster: "c".to_owned(),
             node: 2,
             server: Arc::new(Echo),
-        };
-        let app = App::new()
-            .app_data(web::Data::new(door.clone()))
-            .configure(crate::configure);
-        let app = test::init_service(app).await;
-        let seal = ClusterKey::new(key).seal_call(&envelope, b"hello");
-        let request = test::TestRequest::post()
+        }
+    }
+
+    fn request(envelope: &Envelope, seal: String) -> test::TestRequest {
+        test::TestRequest::post()
             .uri(internal::PATH)
             .insert_header((internal::CLUSTER, envelope.cluster.as_str()))
             .insert_header((internal::FROM, envelope.from.to_string()))
@@ -128,7 +140,16 @@ mod tests {
             .insert_header((internal::KIND, envelope.kind.to_string()))
             .insert_header((internal::NONCE, "07".repeat(16)))
             .insert_header((internal::SEAL, seal))
-            .set_payload("hello");
+    }
+
+    async fn status(envelope: Envelope, key: &str) -> u16 {
+        let door = door();
+        let app = App::new()
+            .app_data(web::Data::new(door.clone()))
+            .configure(crate::configure);
+        let app = test::init_service(app).await;
+        let seal = ClusterKey::new(key).seal_call(&envelope, b"hello");
+        let request = request(&envelope, seal).set_payload("hello");
         let response = test::call_service(&app, request.to_request()).await;
         let status = response.status().as_u16();
         if status == 200 {
@@ -164,5 +185,41 @@ mod tests {
         };
         assert_eq!(status(stranger.clone(), "secret").await, 200);
         assert_eq!(status(Envelope { kind: 5, ..stranger }, "secret").await, 409);
+    }
+
+    /// The status, and whether the body was asked for.
+    async fn refusal(request: test::TestRequest) -> (u16, bool) {
+        let app = App::new().app_data(web::Data::new(door())).configure(crate::configure);
+        let app = test::init_service(app).await;
+        let asked = Arc::new(AtomicBool::new(false));
+        let seen = asked.clone();
+        let body = stream::once(async move {
+            seen.store(true, Ordering::SeqCst);
+            Ok::<_, PayloadError>(Bytes::from_static(b"hello"))
+        });
+        let payload = Payload::Stream {
+            payload: body.boxed_local(),
+        };
+        let (request, _) = request.to_request().replace_payload(payload);
+        let status = test::call_service(&app, request).await.status().as_u16();
+        (status, asked.load(Ordering::SeqCst))
+    }
+
+    #[actix_web::test]
+    async fn a_call_that_is_not_for_this_node_or_not_well_formed_is_refused_with_its_body_unread() {
+        let seal = |envelope: &Envelope| ClusterKey::new("guess").seal_call(envelope, b"hello");
+        let other = Envelope {
+            cluster: "d".to_owned(),
+            ..meant()
+        };
+        assert_eq!(refusal(request(&other, seal(&other))).await, (409, false));
+        let other = Envelope { to: 3, ..meant() };
+        assert_eq!(refusal(request(&other, seal(&other))).await, (409, false));
+        assert_eq!(refusal(request(&meant(), "seal".to_owned())).await, (401, false));
+        let bad = request(&meant(), seal(&meant())).insert_header((internal::NONCE, "07"));
+        assert_eq!(refusal(bad).await, (401, false));
+        let long = request(&meant(), seal(&meant())).insert_header(("content-length", "100000000"));
+        assert_eq!(refusal(long).await, (413, false));
+        assert_eq!(refusal(request(&meant(), seal(&meant()))).await, (401, true));
     }
 }

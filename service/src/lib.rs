@@ -8,7 +8,7 @@
 //! * `body`: bodies with a limit and a deadline.
 //! * `fault`: every answer other than 2xx is a `Refusal` in JSON, whatever went wrong.
 //! * `ingest`, `admin`, `cluster`, `probes`, `console`: the routes.
-//! * `internal`: where other daemons call.
+//! * `internal`: where other daemons call; `callers`: how much memory the unproven ones among them take.
 //! * `archive`: a stream that breaks rather than lies.
 //! * `server`: the listening process; `welcome`: the first bytes of a connection.
 
@@ -17,6 +17,7 @@ mod admin;
 mod archive;
 mod audit;
 mod body;
+mod callers;
 mod cluster;
 mod console;
 mod fault;

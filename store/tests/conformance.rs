@@ -10,7 +10,7 @@ use headwater_host::Host;
 use headwater_store::backend::directory::DirectoryObjects;
 use headwater_store::backend::memory::MemoryObjects;
 use headwater_store::conformance;
-use headwater_store::objects::{Objects, StoreError};
+use headwater_store::objects::{Objects, Put, StoreError};
 
 #[tokio::test]
 async fn memory_conforms() {
@@ -76,4 +76,33 @@ async fn a_key_that_is_a_folder_of_another_is_refused() {
             "{key}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_store_whose_temporary_files_somebody_removed_takes_writes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = directory(folder.path())().await.unwrap();
+    let scratch = folder.path().join(".tmp");
+    std::fs::remove_dir_all(&scratch).unwrap();
+    assert_eq!(store.put_new("a", "x".into()).await.unwrap(), Put::Created);
+    for own in std::fs::read_dir(&scratch).unwrap() {
+        std::fs::remove_dir_all(own.unwrap().path()).unwrap();
+    }
+    store.put("b", "y".into()).await.unwrap();
+    let _another = directory(folder.path())().await.unwrap();
+    store.put("c", "z".into()).await.unwrap();
+    assert_eq!(store.list("").await.unwrap().len(), 3);
+}
+
+/// As when the file system of the store is unmounted, and its bare mount point is there.
+#[tokio::test]
+async fn nothing_is_written_into_another_directory_that_stands_in_the_place_of_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let store = directory(&root)().await.unwrap();
+    std::fs::rename(&root, folder.path().join("away")).unwrap();
+    std::fs::create_dir(&root).unwrap();
+    let written = store.put_new("a", "x".into()).await;
+    assert!(matches!(written, Err(StoreError::Unavailable { .. })), "{written:?}");
+    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0);
 }

@@ -3,11 +3,15 @@
 
 mod fixture;
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use fixture::{INCARNATION, WAYS, at, chain, fail_at, flipped, replica_set, slice};
 use headwater_store::backend::memory::MemoryObjects;
-use headwater_store::objects::StoreError;
+use headwater_store::objects::{ObjectMeta, Objects, Put, StoreError};
 use headwater_store::oplog_store::{AppendError, MergeSettings, OplogStore};
 
 async fn open(objects: &MemoryObjects) -> Result<Arc<OplogStore>, StoreError> {
@@ -246,4 +250,95 @@ async fn an_oplog_that_is_half_removed_can_be_opened_and_removed() {
             assert!(objects.contents().is_empty(), "{way:?} {k}");
         }
     }
+}
+
+/// A folder whose entries are read in no order while others write: once, a listing lacks a slice though later ones are in it.
+struct Torn {
+    objects: MemoryObjects,
+    /// Which slice of the next listing is left out, counted from the end.
+    leaves_out: AtomicUsize,
+}
+
+const NONE: usize = usize::MAX;
+
+fn is_slice(key: &str) -> bool {
+    !key.contains("/manifest/") && !key.contains("/segment/")
+}
+
+impl Torn {
+    fn leave_out(&self, from_end: usize) {
+        self.leaves_out.store(from_end, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Objects for Torn {
+    async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
+        self.objects.put_new(key, bytes).await
+    }
+
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.objects.put(key, bytes).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.objects.get(key).await
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.objects.get_range(key, range).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
+        let mut listed = self.objects.list(prefix).await?;
+        let slices: Vec<_> = (0..listed.len()).filter(|n| is_slice(&listed[*n].key)).collect();
+        if !slices.is_empty() {
+            let from_end = self.leaves_out.swap(NONE, Ordering::SeqCst);
+            if from_end < slices.len() {
+                listed.remove(slices[slices.len() - 1 - from_end]);
+            }
+        }
+        Ok(listed)
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.objects.delete(key).await
+    }
+}
+
+#[tokio::test]
+async fn a_listing_that_shows_what_came_later_without_what_came_before_is_no_damage_and_leaves_no_hole() {
+    let due: Vec<_> = (1..=8).map(|n| at(2 * n)).collect();
+    // The last but one breaks the link to the last; an earlier one leaves a hole that no link shows.
+    for from_end in 1..4 {
+        let (objects, writer) = filled(4).await;
+        let torn = Arc::new(Torn {
+            objects: objects.clone(),
+            leaves_out: AtomicUsize::new(NONE),
+        });
+        let reader = OplogStore::open(torn.clone(), "p/", &replica_set(), INCARNATION)
+            .await
+            .map(Arc::new)
+            .unwrap();
+        for frame in chain(8).into_iter().skip(4) {
+            writer.append(frame).await.unwrap();
+        }
+        torn.leave_out(from_end);
+        reader.refresh().await.unwrap();
+        assert_eq!(last_positions(&reader, 0).await, due, "{from_end}");
+        torn.leave_out(from_end);
+        let fresh = OplogStore::open(torn, "p/", &replica_set(), INCARNATION)
+            .await
+            .map(Arc::new);
+        assert_eq!(last_positions(&fresh.unwrap(), 0).await, due, "{from_end}");
+    }
+}
+
+#[tokio::test]
+async fn a_slice_that_is_gone_is_damage_however_often_one_looks() {
+    let (objects, _) = filled(6).await;
+    let slices: Vec<String> = objects.contents().into_keys().filter(|key| is_slice(key)).collect();
+    objects.delete(&slices[4]).await.unwrap();
+    let opened = open(&objects).await.map(drop);
+    assert!(matches!(opened, Err(StoreError::Damaged { .. })), "{opened:?}");
 }

@@ -71,9 +71,9 @@ impl OplogStore {
     pub async fn refresh(&self) -> Result<(), StoreError> {
         let mut fault = None;
         for _ in 0..ATTEMPTS {
-            let listing = self.listing().await?;
+            let listing = self.listing_without_holes().await?;
             let Some(newest) = listing.newest() else { return Ok(()) };
-            match self.load(newest, listing.slices).await {
+            match self.load(newest, listing.slices.clone()).await {
                 Ok(index) => {
                     match &mut *self.index() {
                         Some(known) => known.replace(index),
@@ -82,17 +82,35 @@ impl OplogStore {
                     return Ok(());
                 }
                 // What was listed is gone, or does not begin where the manifest says: the manifest was replaced
-                // meanwhile. If it was not, this is the truth.
+                // meanwhile. If the next listing is the same, this is the truth.
                 Err(error @ (StoreError::NotFound(_) | StoreError::Damaged { .. })) => {
-                    if self.newest_manifest().await? == Some(newest) {
+                    let shown = (newest, listing.slices);
+                    if matches!(&fault, Some((before, _)) if *before == shown) {
                         return Err(error);
                     }
-                    fault = Some(error);
+                    fault = Some((shown, error));
                 }
                 Err(other) => return Err(other),
             }
         }
-        Err(fault.unwrap_or_else(|| self.not_begun()))
+        Err(fault.map_or_else(|| self.not_begun(), |(_, error)| error))
+    }
+
+    /// A listing beside which others append may show a later slice without an earlier one. A slice is written once the one
+    /// before it is there: what a second listing shows up to the last slice of the first has no hole.
+    async fn listing_without_holes(&self) -> Result<Listing, StoreError> {
+        let first = self.listing().await?;
+        let known = self.index().as_ref().map(|index| index.tip.after);
+        let Some(last) = first.slices.keys().next_back().copied() else {
+            return Ok(first);
+        };
+        // Nothing is new, or one slice, and that follows what is known.
+        if known.is_some_and(|tip| last <= tip) {
+            return Ok(first);
+        }
+        let mut second = self.listing().await?;
+        second.slices.retain(|previous, _| *previous <= last);
+        Ok(second)
     }
 
     /// Everything under the folder.

@@ -199,18 +199,26 @@ impl Disk {
     }
 
     fn write_temporary(&self, key: &str, bytes: &[u8]) -> Result<PathBuf, StoreError> {
+        match self.write_scratch(bytes) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                tracing::warn!("the store's folder for temporary files was removed by somebody else; it is made again");
+                self.scratch.renew().and_then(|()| self.write_scratch(bytes))
+            }
+            written => written,
+        }
+        .map_err(|error| write_error(key, &error))
+    }
+
+    fn write_scratch(&self, bytes: &[u8]) -> io::Result<PathBuf> {
         let path = self.scratch.path(self.written.fetch_add(1, Ordering::Relaxed));
         let written = File::create_new(&path).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
         });
-        match written {
-            Ok(()) => Ok(path),
-            Err(error) => {
-                let _ = fs::remove_file(&path);
-                Err(write_error(key, &error))
-            }
+        if written.is_err() {
+            let _ = fs::remove_file(&path);
         }
+        written.map(|()| path)
     }
 
     /// The folder of an object, made if needed, with its own name durable.

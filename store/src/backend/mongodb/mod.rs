@@ -20,6 +20,8 @@ mod connect;
 mod failure;
 mod leftovers;
 mod read;
+#[cfg(test)]
+mod scripted;
 mod write;
 
 use std::ops::Range;

@@ -84,6 +84,10 @@ impl MongodbObjects {
             match inserted.await {
                 Ok(()) => return Ok(Put::Created),
                 Err(Halt::Driver(error)) if failure::is_taken(&error) => {
+                    // By ourselves, in an earlier try whose answer was lost?
+                    if self.apart(key).await? == Some(apart) {
+                        return Ok(Put::Created);
+                    }
                     self.drop_chunks(key, apart).await?;
                     return Ok(Put::Exists);
                 }
@@ -124,6 +128,10 @@ impl MongodbObjects {
     async fn exchange(&self, key: &str, new: Option<RawDocumentBuf>, apart: Option<Apart>) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let old = self.apart(key).await?;
+            if apart.is_some() && old == apart {
+                // An earlier try took effect, and its answer was lost.
+                return Ok(());
+            }
             let present = match old {
                 Some(old) => doc! { "_id": key, "chunks": binary(&old.0) },
                 None => doc! { "_id": key, "chunks": { "$exists": false } },
@@ -213,14 +221,18 @@ impl MongodbObjects {
         Ok(apart)
     }
 
-    /// Removes bytes that no object names any more, and then their entry.
+    /// Removes bytes that no object names any more, and then their entry. Without an entry they became an object since the
+    /// caller looked, or are gone already.
     pub(super) async fn drop_chunks(&self, key: &str, apart: Apart) -> Result<(), StoreError> {
         let failed = |error: Error| failure::of(key, &error);
         let entry = doc! { "_id": binary(&apart.0) };
         let ids = doc! { "$gte": binary(&apart.chunk(0)), "$lte": binary(&apart.chunk(u32::MAX)) };
         // From here on no transaction can make an object of them.
         let dropped = doc! { "$set": { "dropped": true } };
-        self.pending.update_one(entry.clone(), dropped).await.map_err(failed)?;
+        let marked = self.pending.update_one(entry.clone(), dropped).await.map_err(failed)?;
+        if marked.matched_count == 0 {
+            return Ok(());
+        }
         delete_all(&self.chunks, doc! { "_id": ids }).await.map_err(failed)?;
         self.pending.delete_one(entry).await.map(drop).map_err(failed)
     }
