@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use headwater_actors::alerting::Webhook;
-use headwater_actors::enrol::{Enrolled, Wish, enrol};
+use headwater_actors::enrol::{Enrolled, Wish, claim_apart, enrol};
 use headwater_actors::{Backup, Ground, Tuning};
 use headwater_cluster::alerts::Thresholds;
 use headwater_cluster::shares::Rhythm;
-use headwater_cluster::{Control, Identity, NodeId};
+use headwater_cluster::{Control, NodeId};
 use headwater_config::Settings;
 use headwater_host::real::{SledKv, TlsAcceptor};
 use headwater_host::{Host, Kv};
@@ -17,8 +17,7 @@ use headwater_model::KeyRole;
 use headwater_protocol::internal::ClusterKey;
 use headwater_service::Door;
 use headwater_store::backend::open::{self, Places};
-use headwater_store::claim;
-use headwater_store::objects::{Objects, StoreError};
+use headwater_store::objects::StoreError;
 use tokio::sync::watch;
 
 use crate::keys::Keys;
@@ -109,11 +108,7 @@ pub async fn start_node(NodeSettings { settings, keys }: NodeSettings, cluster_k
         Err(error @ StoreError::Unavailable { .. }) => tracing::warn!("the store is not looked at yet: {error}"),
         looked => looked.context("cannot use the store")?,
     }
-    for apart in opened.apart() {
-        belongs(apart.as_ref(), &identity)
-            .await
-            .context("cannot use the store of oplog or sync slices")?;
-    }
+    claim_apart(&kv, opened.objects.as_ref(), opened.apart(), &identity).await?;
     transport.at_home(&identity.cluster, node.0);
     let raft = headwater_cluster::Settings {
         heartbeat_ms: HEARTBEAT_MS,
@@ -194,18 +189,6 @@ fn tls(settings: &Settings) -> anyhow::Result<Option<(TlsAcceptor, Option<Vec<u8
     let acceptor = TlsAcceptor::open(&tls.cert, &tls.key).context("TLS cannot be set up")?;
     let ca = roots::read(tls.ca.as_deref()).map_err(|failure| anyhow::anyhow!(failure.message))?;
     Ok(Some((acceptor, ca)))
-}
-
-/// A store besides that of the blocks is claimed by the node that began the cluster; all others must find it so.
-async fn belongs(apart: &dyn Objects, identity: &Identity) -> Result<(), StoreError> {
-    if identity.founder {
-        return claim::claim(apart, &identity.cluster).await;
-    }
-    match claim::claimed_by(apart).await? {
-        Some(owner) if owner == identity.cluster => Ok(()),
-        Some(owner) => Err(claim::another(&owner)),
-        None => Err(claim::nobodys(&identity.cluster)),
-    }
 }
 
 async fn open_disk(host: &Host, settings: &Settings) -> anyhow::Result<Arc<dyn Kv>> {

@@ -3,11 +3,14 @@
 //!
 //! 1. the new places are claimed as being moved to; they must be empty
 //! 2. passes, while the daemons work
-//! 3. the old places are claimed as moved: their daemons end by themselves within seconds
+//! 3. the old places are claimed as moved, that of blocks last: their daemons end by themselves within seconds
 //! 4. passes until nothing changes any more
-//! 5. the new places are claimed for the cluster
+//! 5. notes: which part left its old place, and where it rests again
+//! 6. the new places are claimed for the cluster: last that of blocks, or the old place of blocks if it goes on to hold a part
 //!
-//! Run again after a crash or an error, it goes on.
+//! Run again after a crash or an error, it goes on. The claims on the two places of blocks tell how far it was: the old is claimed
+//! as moved to just these places from step 3 on, and step 6 ends with the one that was claimed last. In between no daemon can
+//! start anywhere, so every step can be made again.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -44,6 +47,8 @@ pub struct Move {
     pub cluster: String,
     /// Whether the old places were given up already.
     given_up: bool,
+    /// Whether they were given up for just these new places, so that this same move may have come to any later step.
+    goes_on: bool,
 }
 
 struct Side {
@@ -65,6 +70,15 @@ impl Side {
     fn has(&self, uri: &StoreUri) -> bool {
         self.opened.stores.iter().any(|(own, _)| own == uri)
     }
+
+    /// Claims every place, `last` after all others, so that its claim tells of theirs.
+    async fn claim_all(&self, claim: &str, last: &StoreUri) -> Outcome {
+        let others = self.opened.stores.iter().filter(|(uri, _)| uri != last);
+        for objects in others.map(|(_, objects)| objects).chain([self.opened.at(last)]) {
+            claim::take_over(objects.as_ref(), claim).await.map_err(store_fault)?;
+        }
+        Ok(())
+    }
 }
 
 fn conflict(message: String) -> Failure {
@@ -79,8 +93,10 @@ impl Move {
             return Err(failure.help("name the new ones: --to URI, --to-oplog URI, --to-sync URI"));
         }
         let host = Host::real().map_err(|e| Failure::new(Exit::Failed, e.to_string()))?;
-        let (from, to) = (Side::open(from, &host).await?, Side::open(to, &host).await?);
-        from.opened.require_in_use(&from.places).await.map_err(store_fault)?;
+        Move::between(Side::open(from, &host).await?, Side::open(to, &host).await?).await
+    }
+
+    async fn between(from: Side, to: Side) -> Outcome<Move> {
         let claimed = claim::claimed_by(from.opened.objects.as_ref())
             .await
             .map_err(store_fault)?;
@@ -92,28 +108,81 @@ impl Move {
             return Err(failure.help("give the --store and the settings file that the daemons have"));
         };
         let cluster = claim::cluster_of(&claimed).to_owned();
-        let given_up = claimed != cluster;
-        let found = Move {
+        let mut found = Move {
             from,
             to,
+            given_up: claimed != cluster,
+            goes_on: false,
             cluster,
-            given_up,
         };
+        found.goes_on = claimed == found.moved();
+        found.require_in_use().await?;
+        found.require_unfinished().await?;
         found.require_room().await?;
         Ok(found)
     }
 
-    /// The parts that change their place, with the store they come to.
-    fn parts(&self) -> impl Iterator<Item = (&'static str, &StoreUri, &StoreUri)> {
+    fn all_parts(&self) -> impl Iterator<Item = (&'static str, &StoreUri, &StoreUri)> {
         let both = self.from.places.parts().into_iter().zip(self.to.places.parts());
         both.map(|((part, from), (_, to))| (part, from, to))
-            .filter(|(_, from, to)| from != to)
+    }
+
+    /// The parts that change their place, with the store they come to.
+    fn parts(&self) -> impl Iterator<Item = (&'static str, &StoreUri, &StoreUri)> {
+        self.all_parts().filter(|(_, from, to)| from != to)
+    }
+
+    /// The claim on the old places from when they are given up.
+    fn moved(&self) -> String {
+        let new: Vec<String> = self.to.stores().into_keys().collect();
+        claim::moved_to(&self.cluster, &new.join(" and "))
+    }
+
+    /// Whether the old place notes that this same move brought the part to its new one.
+    async fn has_left(&self, part: &str, from: &StoreUri, to: &StoreUri) -> Outcome<bool> {
+        let left = claim::left(self.from.opened.at(from).as_ref(), part).await;
+        Ok(self.goes_on && left.map_err(store_fault)? == Some(to.to_string()))
+    }
+
+    /// The parts rest in the old places, but for those that this same move has brought away.
+    async fn require_in_use(&self) -> Outcome {
+        let looked = self.from.opened.require_in_use(&self.from.places).await;
+        let mut own = true;
+        for (part, from, to) in self.all_parts() {
+            let left = claim::left(self.from.opened.at(from).as_ref(), part).await;
+            let stays = left.map_err(store_fault)?.is_none();
+            own &= stays || from != to && self.has_left(part, from, to).await?;
+        }
+        if self.goes_on && own {
+            return Ok(());
+        }
+        looked.map_err(store_fault)
+    }
+
+    /// A move that came to its end is not made again: daemons may have written to the new places since.
+    async fn require_unfinished(&self) -> Outcome {
+        let blocks = self.to.opened.objects.as_ref();
+        let claimed = claim::claimed_by(blocks).await.map_err(store_fault)?;
+        // A place of blocks that goes on to hold something is claimed last of all: given up, it is not at the end.
+        let stays = self.to.has(&self.from.places.blocks);
+        match self.given_up && !stays && claimed.as_ref() == Some(&self.cluster) {
+            true => Err(self.is_there(&self.to.places.blocks.to_string())),
+            false => Ok(()),
+        }
+    }
+
+    fn is_there(&self, place: &str) -> Failure {
+        let message = format!("the backups of cluster {} are in {place} already", self.cluster);
+        conflict(message).help("start the daemons with that store")
     }
 
     /// New places are nobody's and empty, or this same move has begun to fill them; a part comes back only to where it left.
     async fn require_room(&self) -> Outcome {
         let begun = claim::moving_in(&self.cluster);
-        for (part, _, to) in self.parts().filter(|(_, _, to)| self.from.has(to)) {
+        for (part, from, to) in self.parts().filter(|(_, _, to)| self.from.has(to)) {
+            if self.has_left(part, from, to).await? {
+                continue;
+            }
             let objects = self.to.opened.at(to);
             let left = claim::left(objects.as_ref(), part).await.map_err(store_fault)?;
             if left.is_none() && !self.of_part(objects, part).await?.is_empty() {
@@ -126,10 +195,9 @@ impl Move {
             }
             match claim::claimed_by(objects.as_ref()).await.map_err(store_fault)? {
                 Some(claimed) if claimed == begun => {}
-                Some(claimed) if self.given_up && claimed == self.cluster => {
-                    let message = format!("the backups of cluster {} are in {name} already", self.cluster);
-                    return Err(conflict(message).help("start the daemons with that store"));
-                }
+                // Claimed at the end of this same move, which has not reached the place of the blocks.
+                Some(claimed) if self.goes_on && claimed == self.cluster => {}
+                Some(claimed) if self.given_up && claimed == self.cluster => return Err(self.is_there(&name)),
                 Some(claimed) => return Err(conflict(format!("{name} is kept for cluster {claimed}"))),
                 None if objects.list("").await.map_err(store_fault)?.is_empty() => {}
                 None => return Err(conflict(format!("{name} is not empty")).help("choose an empty place")),
@@ -173,9 +241,15 @@ impl Move {
                 claim::take_over(objects.as_ref(), &begun).await.map_err(store_fault)?;
             }
         }
-        // What a part left behind when it left is not what it is now.
-        for (part, _, to) in self.parts().filter(|(_, _, to)| self.from.has(to)) {
+        // What a part left behind when it left is not what it is now. Marked before it is filled, so that a second run knows
+        // that what it finds there is its own.
+        for (part, from, to) in self.parts().filter(|(_, _, to)| self.from.has(to)) {
+            if self.has_left(part, from, to).await? {
+                continue;
+            }
             let objects = self.to.opened.at(to);
+            let marked = claim::leave(objects.as_ref(), part, &from.to_string()).await;
+            marked.map_err(store_fault)?;
             for object in self.of_part(objects, part).await? {
                 objects.delete(&object.key).await.map_err(store_fault)?;
             }
@@ -194,11 +268,8 @@ impl Move {
 
     /// Ends the daemons, brings what is left, and gives the new places to the cluster.
     pub async fn finish(&self) -> Outcome<u64> {
-        let new: Vec<String> = self.to.stores().into_keys().collect();
-        let moved = claim::moved_to(&self.cluster, &new.join(" and "));
-        for (_, (_, objects)) in self.from.stores() {
-            claim::take_over(objects.as_ref(), &moved).await.map_err(store_fault)?;
-        }
+        let (old, new) = (&self.from.places.blocks, &self.to.places.blocks);
+        self.from.claim_all(&self.moved(), old).await?;
         eprintln!("the daemons end now; agents wait for them");
         let bytes = self.until_quiet().await?;
         for (part, from, to) in self.parts() {
@@ -207,11 +278,8 @@ impl Move {
             let back = claim::come_back(self.to.opened.at(to).as_ref(), part).await;
             back.map_err(store_fault)?;
         }
-        for (_, (_, objects)) in self.to.stores() {
-            claim::take_over(objects.as_ref(), &self.cluster)
-                .await
-                .map_err(store_fault)?;
-        }
+        let last = if self.to.has(old) { old } else { new };
+        self.to.claim_all(&self.cluster, last).await?;
         Ok(bytes)
     }
 
@@ -266,3 +334,6 @@ async fn telling(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

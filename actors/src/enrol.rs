@@ -1,5 +1,8 @@
 //! How a process becomes a node: by what its disk says; on an empty one as the first of a cluster, or under the number that
 //! the cluster gives it. Its store is the cluster's, or it does not begin.
+//!
+//! The node that begins a cluster claims empty stores, and only once: its disk notes when all of them are the cluster's. A
+//! place that is empty afterwards is not mounted or not the one that is meant, and what was written there would be lost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,6 +47,9 @@ pub enum EnrolError {
     /// The backing store, which may be another cluster's.
     #[error("cannot use the store: {0}")]
     Store(#[from] StoreError),
+    /// A store besides that of the blocks.
+    #[error("cannot use the store of oplog or sync slices: {0}")]
+    Apart(#[source] StoreError),
 }
 
 /// Finds out who this node is. One that joins asks until it is answered, and a new one waits until the store answers.
@@ -66,7 +72,7 @@ pub async fn enrol(
     };
     let node = match identity.node {
         Some(node) => {
-            match claim_for(objects, &identity).await {
+            match claim_for(objects, &identity, identity.had_stores(kv)?).await {
                 // It voted before and goes on voting, also while the store does not answer.
                 Err(error @ StoreError::Unavailable { .. }) => {
                     tracing::warn!("the store is not looked at yet: {error}")
@@ -97,7 +103,7 @@ pub async fn enrol(
             identity.save(kv).await?;
             tracing::info!(%node, cluster = identity.cluster, "this node has its number");
             until_looked(objects).await?;
-            claim_for(objects, &identity).await?;
+            claim_for(objects, &identity, false).await?;
             node
         }
     };
@@ -108,14 +114,48 @@ pub async fn enrol(
     Ok(Enrolled { identity, node, voters })
 }
 
-/// Sees to it that the store is the cluster's: whoever begins one claims it, and others find it claimed.
-async fn claim_for(objects: &dyn Objects, identity: &Identity) -> Result<(), StoreError> {
+/// Sees to it that the stores besides that of the blocks are the cluster's, too, and notes it when all are: the last step of
+/// a beginning. A process that ends before it claims again what was not claimed yet.
+pub async fn claim_apart(
+    kv: &Arc<dyn Kv>,
+    objects: &dyn Objects,
+    apart: impl IntoIterator<Item = &Arc<dyn Objects>>,
+    identity: &Identity,
+) -> Result<(), EnrolError> {
+    let noted = identity.had_stores(kv)?;
+    for store in apart {
+        claim_for(store.as_ref(), identity, noted)
+            .await
+            .map_err(EnrolError::Apart)?;
+    }
+    if noted || !identity.founder {
+        return Ok(());
+    }
+    match claim::claimed_by(objects).await {
+        Ok(Some(owner)) if owner == identity.cluster => Ok(identity.note_stores(kv).await?),
+        // It did not answer, so it was not looked at; the next start does.
+        _ => Ok(()),
+    }
+}
+
+/// Sees to it that the store is the cluster's: whoever begins one claims it, once, and others find it claimed.
+async fn claim_for(objects: &dyn Objects, identity: &Identity, noted: bool) -> Result<(), StoreError> {
     match claim::claimed_by(objects).await? {
+        None if identity.founder && noted => Err(gone(&identity.cluster)),
         None if identity.founder => claim::claim(objects, &identity.cluster).await,
         None => Err(claim::nobodys(&identity.cluster)),
         Some(owner) if owner == identity.cluster => Ok(()),
         Some(owner) => Err(claim::another(&owner)),
     }
+}
+
+/// What is said of a store in which nothing is, to the node that claimed another, or this one before it was emptied.
+fn gone(cluster: &str) -> StoreError {
+    let detail = format!(
+        "nothing is kept there, though cluster {cluster} has used its store before: it is not mounted, or it is another \
+         place. Mount it, or give the daemon the store that it had; nothing was begun in the empty one"
+    );
+    StoreError::refused(claim::KEY, detail)
 }
 
 /// Whose store it is, as soon as it tells.
@@ -138,3 +178,6 @@ async fn until_joined(wish: &Wish, token: u64, transport: &dyn Transport) -> pee
         tokio::time::sleep(JOIN_PAUSE).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@ use crate::state::NodeId;
 
 const KEY: &[u8] = b"cluster/identity";
 const WHAT: &str = "node's identity";
+const STORES: &[u8] = b"cluster/stores";
+const STORES_WHAT: &str = "note that the stores are the cluster's";
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +51,22 @@ impl Identity {
     pub async fn save(&self, kv: &Arc<dyn Kv>) -> Result<(), IdentityError> {
         let payload = codec::encode(WHAT, self)?;
         kv.write(vec![Op::put(KEY, codec::frame(KEY, &payload))])?;
+        Ok(kv.flush().await?)
+    }
+
+    /// Whether the stores were the cluster's once, as [`Identity::note_stores`] noted.
+    pub fn had_stores(&self, kv: &Arc<dyn Kv>) -> Result<bool, IdentityError> {
+        let Some(framed) = kv.get(STORES)? else {
+            return Ok(false);
+        };
+        let cluster: String = codec::decode(STORES_WHAT, codec::unframe(STORES_WHAT, STORES, &framed)?)?;
+        Ok(cluster == self.cluster)
+    }
+
+    /// Notes, durably, that every store is claimed for the cluster: from now on one that is nobody's is the wrong one.
+    pub async fn note_stores(&self, kv: &Arc<dyn Kv>) -> Result<(), IdentityError> {
+        let payload = codec::encode(STORES_WHAT, &self.cluster)?;
+        kv.write(vec![Op::put(STORES, codec::frame(STORES, &payload))])?;
         Ok(kv.flush().await?)
     }
 }

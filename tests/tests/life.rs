@@ -197,3 +197,28 @@ async fn a_snapshot_goes_when_its_time_is_over_unless_it_is_kept() -> Result<()>
     let target = restored(&bed, &headwater, VERSION, &format!("snapshot:{third}")).await?;
     compare(source.client(), target.client(), "the last good one").await
 }
+
+/// A store that is not mounted yet looks like an empty one. The daemon that began the cluster must not begin again in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_does_not_begin_in_an_empty_place_once_it_had_a_store() -> Result<()> {
+    let bed = Bed::new().await?;
+    let (store, aside) = (bed.new_folder("store")?, bed.new_folder("unmounted")?.join("store"));
+    let mut headwater = bed.headwater()?.with_store(&format!("file:{}", store.display()));
+    for _ in 0..2 {
+        headwater.start_daemon().await?;
+        headwater.daemon()?.stop().await?;
+    }
+    std::fs::rename(&store, &aside)?;
+    let refused = headwater.start_daemon().await;
+    ensure!(
+        refused.is_err_and(|e| format!("{e:#}").contains("it is not mounted")),
+        "{}",
+        headwater.log_tail("daemon")
+    );
+    ensure!(!store.join("cluster").exists(), "the empty place was claimed");
+    std::fs::remove_dir_all(&store)?;
+    std::fs::rename(&aside, &store)?;
+    headwater.start_daemon().await?;
+    headwater.json(&["cluster", "status"]).await?;
+    Ok(())
+}

@@ -84,6 +84,7 @@ pub async fn begin(
     };
     control.shutdown().await;
     taken?;
+    identity.note_stores(kv).await?;
     Ok(Begun {
         cluster: identity.cluster,
     })

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use headwater_cluster::Command;
 use headwater_cluster::ReplicaSet;
 use headwater_head::{Head, Missing};
-use headwater_model::{CollectionUuid, Incarnation, Optime, Phase, limits};
+use headwater_model::{CollectionUuid, Incarnation, Namespace, Optime, Phase, limits};
 
 use crate::commands::submit_as_child;
 use crate::set::{Set, Stores};
@@ -134,11 +134,23 @@ impl SyncWork {
         if !self.apply_until(stop).await? {
             return Ok(Pace::Idle);
         }
+        self.require_dropped().await?;
         let head = self.head.as_mut().ok_or_else(no_head)?;
         let missing = head.fold_all().await?;
         self.ask_for(missing);
         self.advance(record, Phase::FetchingMissing).await?;
         Ok(Pace::Again)
+    }
+
+    /// Of what the scan saw as dropped parts may be lacking: at the stop optime the head must not have it either.
+    async fn require_dropped(&self) -> Result<(), Fault> {
+        let head = &self.head.as_ref().ok_or_else(no_head)?.head;
+        let named = self.stores.sync.ended().await?.map(|end| end.dropped);
+        let there = |uuid: &CollectionUuid| head.collection(*uuid).map(|there| there.namespace());
+        match brought_back(&named.unwrap_or_default(), there) {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
     }
 
     fn ask_for(&mut self, missing: Vec<Missing>) {
@@ -236,6 +248,18 @@ impl SyncWork {
     }
 }
 
+fn brought_back<'a>(
+    dropped: &[CollectionUuid],
+    there: impl Fn(&CollectionUuid) -> Option<&'a Namespace>,
+) -> Option<Fault> {
+    let mut there = dropped.iter().filter_map(there);
+    let namespace = there.find(|namespace| namespace.is_kept())?;
+    Some(Fault::Blocked(format!(
+        "the scan took {namespace} for dropped, and the source's oplog still has it where the scan ended: a rollback brought it \
+         back, and documents of it are missing. Resync this deployment"
+    )))
+}
+
 /// Cuts ids into requests that the agent can put into one command.
 fn batches(ids: Vec<String>) -> Vec<Vec<String>> {
     let mut batches: Vec<Vec<String>> = Vec::new();
@@ -297,6 +321,18 @@ impl Work for SyncWork {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_collection_that_was_named_as_dropped_and_is_there_blocks_the_first_copy() {
+        let (gone, back) = (CollectionUuid([1; 16]), CollectionUuid([2; 16]));
+        for (name, blocks) in [("shop.orders", true), ("shop.system.drop.1i2.orders", false)] {
+            let namespace = Namespace::parse(name).unwrap();
+            let there = |uuid: &CollectionUuid| (*uuid == back).then_some(&namespace);
+            assert!(brought_back(&[gone], there).is_none());
+            let told = brought_back(&[gone, back], there).map(|fault| fault.to_string());
+            assert_eq!(told.is_some_and(|told| told.contains(name)), blocks, "{name}");
+        }
+    }
 
     #[test]
     fn ids_are_asked_for_in_batches_bounded_by_number_and_bytes() {

@@ -144,7 +144,7 @@ pub async fn begin(conversation: &Conversation) -> Result<Infallible, End> {
 
 /// What was read locally holds only if no rollback took it back: `early` and the newest entry now must come to be
 /// majority-committed as they are.
-async fn stayed(node: &Node, early: Optime) -> Result<(), End> {
+pub async fn stayed(node: &Node, early: Optime) -> Result<(), End> {
     let late = node.newest(Sight::Local).await?;
     node.reach(late.ts).await?;
     for seen in [early, late] {

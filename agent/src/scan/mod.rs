@@ -3,6 +3,9 @@
 //! Collections are read by UUID, several at once, large ones in parts; each part is read, sealed and shipped in steps that run
 //! at once with bounded queues in between. The scan is no snapshot: what changes under it comes by the tail. It may be
 //! killed at any moment: every slice carries the place where its part goes on.
+//!
+//! A server shows its catalog as it is, whatever the read concern: a drop may be seen that is rolled back later. So a
+//! collection counts as dropped only if a listing that can no longer be rolled back, made at the end, does not have it.
 
 pub mod begin;
 pub mod listing;
@@ -36,7 +39,7 @@ const SAMPLE_PER_PART: u32 = 24;
 pub async fn run(conversation: &Arc<Conversation>, begun: &SyncBegun) -> Result<(), End> {
     let nodes = Arc::new(ScanNode::new(conversation.clone()));
     let node = nodes.get().await?;
-    let listing = listing::list(&node, &conversation.server_version).await?;
+    let listing = lasting(conversation, &node).await?;
     let (jobs, mut dropped) = plan(conversation, &node, &listing, begun).await?;
     let shared = conversation.clone();
     let outcomes = futures::stream::iter(jobs)
@@ -50,6 +53,7 @@ pub async fn run(conversation: &Arc<Conversation>, begun: &SyncBegun) -> Result<
             .map(|(uuid, _)| uuid),
     );
     let (node, _) = conversation.source.level(conversation.status.floor()).await?;
+    require_dropped(conversation, &node, &dropped).await?;
     let stop = node.newest(Sight::Majority).await?;
     let end = SyncEnd {
         incarnation: conversation.incarnation,
@@ -59,6 +63,33 @@ pub async fn run(conversation: &Arc<Conversation>, begun: &SyncBegun) -> Result<
     tracing::info!(set = %conversation.set, stop = %end.stop, dropped = end.dropped.len(), "the scan is complete");
     conversation.service.sync_end(&conversation.set, &end).await?;
     Ok(())
+}
+
+/// Lists everything, and makes sure that no rollback takes it back.
+async fn lasting(conversation: &Conversation, node: &Node) -> Result<Listing, End> {
+    let before = node.newest(Sight::Local).await?;
+    let listing = listing::list(node, &conversation.server_version).await?;
+    begin::stayed(node, before).await?;
+    Ok(listing)
+}
+
+/// Goes back to what was seen as dropped and is there: named as dropped, it would be kept with what arrived of it.
+async fn require_dropped(
+    conversation: &Conversation,
+    node: &Node,
+    dropped: &BTreeSet<CollectionUuid>,
+) -> Result<(), End> {
+    if dropped.is_empty() {
+        return Ok(());
+    }
+    let listing = lasting(conversation, node).await?;
+    match dropped.iter().find_map(|uuid| listing.collections.get(uuid)) {
+        None => Ok(()),
+        Some(found) => Err(End::Reopen(format!(
+            "collection {} was seen as dropped, and a rollback brought it back: it is scanned now",
+            found.namespace
+        ))),
+    }
 }
 
 /// What is to be scanned, the largest first; and what is gone.
@@ -169,3 +200,6 @@ async fn sample(node: &Node, found: &Found, size: u32) -> Result<Vec<RawDocument
     }
     Ok(ids)
 }
+
+#[cfg(test)]
+mod tests;
