@@ -3,7 +3,7 @@
 
 mod fixture;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use headwater_store::backend::memory::MemoryObjects;
 use headwater_store::blocks::Blocks;
 use headwater_store::objects::{Objects, StoreError};
 use headwater_store::oplog_store::{MergeSettings, OplogSlice, Walked};
+use headwater_store::pack::groom::{self, Thresholds};
 use headwater_store::repository::Repository;
 
 /// What a repository gives to readers.
@@ -248,6 +249,12 @@ async fn blocks_that_are_in_memory_or_in_place_are_written_anew_and_the_damaged_
         let plan = repository.blocks().plan_mend(&pack).await.unwrap();
         assert_eq!((plan.in_memory.len(), plan.is_whole()), (in_memory, true), "{plan:?}");
         assert_eq!(repository.blocks().mend(&plan).await.unwrap().len(), 0);
+        assert!(
+            objects.contents().contains_key(&pack),
+            "it is not known yet that it goes"
+        );
+        let condemned = std::slice::from_ref(&pack);
+        repository.blocks().remove_condemned(condemned).await.unwrap();
         assert!(!objects.contents().contains_key(&pack));
         drop(repository);
         let again = open(&objects, 3).await;
@@ -284,7 +291,39 @@ async fn what_nobody_has_stays_lost_until_somebody_puts_it_again() {
     let plan = blocks.plan_mend(&pack).await.unwrap();
     assert!(plan.is_whole() && !plan.in_place.is_empty());
     blocks.mend(&plan).await.unwrap();
+    blocks.remove_condemned(&[pack]).await.unwrap();
     assert_eq!(faults(&objects).await, Vec::<String>::new());
+}
+
+/// The control state names the pack before it goes; a new owner must not trust it.
+#[tokio::test]
+async fn a_new_owner_does_not_trust_a_mended_pack_that_a_former_one_may_still_delete() {
+    let (objects, wanted) = filled().await;
+    let former = open(&objects, 2).await;
+    for id in wanted.blocks.keys() {
+        former.blocks().get(*id).await.unwrap();
+    }
+    let pack = first_pack(&objects);
+    damage(&objects, &pack, 230).await;
+    let plan = former.blocks().plan_mend(&pack).await.unwrap();
+    assert!(former.blocks().mend(&plan).await.unwrap().is_empty());
+    let (store, host) = (Arc::new(objects.clone()), Host::real().unwrap());
+    let condemned = BTreeSet::from([pack.clone()]);
+    let next = Repository::open_without(store, &host, &replica_set(), Epoch(3), &condemned)
+        .await
+        .unwrap();
+    let census = next.blocks().begin_census().unwrap();
+    for id in wanted.blocks.keys() {
+        census.mark(*id).unwrap();
+    }
+    let packs = groom::plan(&census.weigh().await.unwrap(), Thresholds::thorough()).packs;
+    census.condemn(&packs).await.unwrap();
+    census.remove(&packs).await.unwrap();
+    // The former owner looked at the fence long ago, and deletes only now.
+    objects.delete(&pack).await.unwrap();
+    for (id, raw) in &wanted.blocks {
+        assert_eq!(next.blocks().get(*id).await.unwrap(), raw);
+    }
 }
 
 #[tokio::test]

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bson::{Document, doc};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use headwater_host::Host;
+use headwater_host::real::SystemClock;
+use headwater_host::{Host, WallClock};
 use headwater_store::backend::open::{Places, open};
 use headwater_store::conformance;
 use headwater_store::objects::{Objects, Put, StoreError};
@@ -203,5 +205,55 @@ async fn a_mongodb_store_works_through_elections_of_its_set() -> Result<()> {
     }
     let listed = store.list("w/").await?;
     ensure!(listed.into_iter().map(|meta| (meta.key, meta.size)).collect::<Vec<_>>() == due);
+    Ok(())
+}
+
+/// Its clock is two hours ahead: every write that is under way looks to it like one that was given up.
+struct Ahead;
+
+impl WallClock for Ahead {
+    fn now_ms(&self) -> i64 {
+        SystemClock.now_ms() + 7_200_000
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_beside_a_commit_leaves_the_bytes_of_the_object_alone() -> Result<()> {
+    let bed = Bed::new().await?;
+    let set = bed
+        .replica_set(ReplicaSetSpec::single("6.0.5").not_replayable())
+        .await?;
+    let uri = set.store_uri("backups");
+    let store = opener(&uri, None)?().await?;
+    let data = doc! { "failCommands": ["commitTransaction"], "blockConnection": true, "blockTimeMS": 4000 };
+    let held_up = doc! { "configureFailPoint": "failCommand", "mode": { "times": 1 }, "data": data };
+    set.client().database("admin").run_command(held_up).await?;
+    let bytes = Bytes::from(vec![7; 700_000]);
+    let sweep = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let pending = set.client().database("backups").collection::<Document>("pending");
+        ensure!(
+            pending.count_documents(doc! {}).await? == 1,
+            "the write is not under way"
+        );
+        let places = Places {
+            blocks: uri.parse().map_err(|fault: String| anyhow::anyhow!(fault))?,
+            oplog: None,
+            sync: None,
+        };
+        let host = Host {
+            clock: Arc::new(Ahead),
+            ..Host::real()?
+        };
+        let opened = open(&places, &host).await?;
+        // It sweeps in the background: until the commit is through, and then some.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        drop(opened);
+        Ok(())
+    };
+    let (put, swept) = futures::join!(store.put_new("k", bytes.clone()), sweep);
+    swept?;
+    ensure!(put? == Put::Created);
+    ensure!(store.get("k").await? == bytes);
     Ok(())
 }

@@ -55,6 +55,7 @@ fn every_kind_of_command_succeeds_somewhere_and_is_refused_somewhere() {
         samples::routine(),
         samples::full(),
         checkpoint_samples::noted(),
+        samples::stopped(),
     ] {
         for (name, command) in every_kind() {
             match apply(&mut state.clone(), &command).is_refused() {

@@ -363,6 +363,14 @@ pub fn routine() -> State {
     state
 }
 
+/// Its head does not follow the source any more.
+pub fn stopped() -> State {
+    let mut state = full();
+    let name = deployment();
+    done(&mut state, &Command::SetDeploymentActive { name, active: false });
+    state
+}
+
 /// Everything a state can hold.
 pub fn full() -> State {
     let mut state = routine();

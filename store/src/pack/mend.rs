@@ -1,9 +1,10 @@
 //! Mending a damaged pack: blocks of it that are still to be had elsewhere are written anew.
 //!
 //! A plan says first where each block can be had: in memory, in another pack, or in its place where only the index of the
-//! pack is broken. Write order: blocks durable in new packs → the damaged pack is deleted. It is deleted only when nothing
-//! of it is lost; else it stays, for whoever can read more out of it than we can. What is lost counts as absent when it is
-//! put again, so that a writer who still has it makes it whole.
+//! pack is broken. Write order: blocks durable in new packs → the condemnation of the damaged pack is made known (by the
+//! caller, with its epoch) → it is deleted, as in a groom and for the same reason. It goes only when nothing of it is lost;
+//! else it stays, for whoever can read more out of it than we can. What is lost counts as absent when it is put again, so that
+//! a writer who still has it makes it whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -105,7 +106,9 @@ impl PackStore {
         Ok(())
     }
 
-    /// Carries a plan out; what it counted on and is no longer there is lost after all. Answers what is lost.
+    /// Carries a plan out; what it counted on and is no longer there is lost after all. Answers what is lost. If that is
+    /// nothing, nothing is looked for in the pack any more: the caller makes known that it goes, and then removes it with
+    /// [`PackStore::remove_condemned`].
     pub async fn mend(&self, plan: &MendPlan) -> Result<BTreeSet<BlockId>, StoreError> {
         let Some(fence) = &self.inner.fence else {
             return Err(StoreError::refused(
@@ -144,11 +147,7 @@ impl PackStore {
         self.flush().await?;
         if !lost.is_empty() {
             self.inner.state().lost.extend(lost.iter().copied());
-            return Ok(lost);
         }
-        fence.check().await?;
-        self.inner.objects.delete(&plan.pack).await?;
-        self.inner.state().forget(&plan.pack);
         Ok(lost)
     }
 

@@ -107,14 +107,32 @@ async fn mend(set: &Arc<Set>, finding: &mut Finding) -> Result<Option<String>, F
         set = %set.id, pack = plan.pack, in_memory = plan.in_memory.len(), elsewhere = plan.elsewhere.len(),
         in_place = plan.in_place.len(), lost = plan.lost.len(), "a damaged pack is mended as far as can be"
     );
-    let lost = store.mend(&plan).await?;
-    finding.lost = lost;
+    finding.lost = store.mend(&plan).await?;
+    if finding.lost.is_empty() {
+        remove(set, &plan.pack).await?;
+    }
     Ok(finding.lost.is_empty().then(|| {
         let (memory, packs) = (plan.in_memory.len(), plan.elsewhere.len());
         format!(
             "mended: {memory} blocks were in memory, {packs} in other packs, the others were moved; nothing is lost"
         )
     }))
+}
+
+/// Makes known that a pack goes in which nothing is looked for any more, and deletes it: a successor that trusted it would
+/// lose what a former owner deletes late. What fails here is deleted by the next groom.
+async fn remove(set: &Arc<Set>, pack: &str) -> Result<(), Fault> {
+    let (_, record) = set.record().map_err(|r| Fault::Retry(r.message))?;
+    let (id, epoch, packs) = (set.id.clone(), record.epoch, vec![pack.to_owned()]);
+    let condemn = Command::CondemnPacks {
+        set: id.clone(),
+        epoch,
+        packs: packs.clone(),
+    };
+    submit_as_child(&set.ground.control, condemn).await?;
+    set.repository.blocks().remove_condemned(&packs).await?;
+    let removal = Command::PacksRemoved { set: id, epoch, packs };
+    submit_as_child(&set.ground.control, removal).await.map(drop)
 }
 
 /// Makes known that an object is whole, or is needed no longer.
