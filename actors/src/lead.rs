@@ -11,6 +11,8 @@ use tokio::time::Instant;
 use crate::node::Node;
 
 const EVERY: Duration = Duration::from_millis(200);
+/// Who asked for a change carries it through; after so long nobody does.
+const SETTLES_AFTER: Duration = Duration::from_secs(20);
 
 /// Starts the task. It ends when the node is dropped.
 pub fn spawn(node: &Arc<Node>) {
@@ -26,6 +28,7 @@ async fn lead(node: Weak<Node>) {
             node.place().await;
             node.grant().await;
             node.tend_checkpoints().await;
+            node.settle_members().await;
         }
         drop(node);
         tokio::time::sleep(EVERY).await;
@@ -39,6 +42,14 @@ impl Node {
         let mut leading = self.leading.lock().unwrap_or_else(PoisonError::into_inner);
         *leading = leads.then(|| leading.unwrap_or_else(Instant::now));
         leading.map(|since| since.elapsed())
+    }
+
+    /// A change of the members that another leader began is carried through: until then a majority of both is needed.
+    async fn settle_members(&self) {
+        if self.leads_for().is_some_and(|span| span > SETTLES_AFTER) {
+            // Not waited for long: it goes on by itself.
+            let _ = tokio::time::timeout(EVERY, self.ground.control.settle()).await;
+        }
     }
 
     /// Whether this node has led for a while, and the questions of so many others do not arrive that the rest is no majority:

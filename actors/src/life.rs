@@ -55,7 +55,9 @@ pub async fn begin(node: &Node) -> Result<(), Refusal> {
 /// Whether another node, which has lost its disk, is known at this node's place.
 fn has_a_predecessor(node: &Node) -> bool {
     let state = node.ground.control.state();
-    let Some(own) = state.nodes.get(&node.id()) else { return false };
+    let Some(own) = state.nodes.get(&node.id()) else {
+        return false;
+    };
     let mut others = state.nodes.iter();
     others.any(|(id, other)| *id != node.id() && other.address == own.address)
 }

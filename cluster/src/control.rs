@@ -298,6 +298,11 @@ impl Control {
         self.members.expel(node).await
     }
 
+    /// Carries a change of the members through that a former leader began. Only the leader can.
+    pub async fn settle(&self) {
+        self.members.settle().await;
+    }
+
     /// Lets another member lead, if this one does; for a daemon that is about to end. Answers once another leads, or when
     /// it was waited for long enough.
     pub async fn step_aside(&self) {

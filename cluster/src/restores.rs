@@ -175,7 +175,10 @@ fn cut(notes: &[String]) -> Vec<String> {
 /// Ends a restore that a user does not want any more. One that has ended stays as it is.
 pub(crate) fn cancel(state: &mut State, id: u64) -> Answer {
     let Some(restore) = state.restores.get_mut(&id) else {
-        return Err(Response::refused(RefusalKind::NotFound, format!("there is no restore {id}")));
+        return Err(Response::refused(
+            RefusalKind::NotFound,
+            format!("there is no restore {id}"),
+        ));
     };
     match restore.state {
         RestoreState::Running => {

@@ -402,11 +402,18 @@ mod tests {
             .map(|hours| held(today - hours * HOUR_MS, Some(today + HOUR_MS)))
             .into();
         let dropped = |follows, now| {
-            let head = HeadAt { follows, ..head(at(today)) };
+            let head = HeadAt {
+                follows,
+                ..head(at(today))
+            };
             plan(&Retention::default(), &snapshots, Incarnation(1), Some(head), now).dropped
         };
         assert_eq!(dropped(true, next_year), []);
-        assert_eq!(dropped(false, next_year).len(), 2, "what is stopped grows old by the clock");
+        assert_eq!(
+            dropped(false, next_year).len(),
+            2,
+            "what is stopped grows old by the clock"
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 23] = [
+const FOUND: [(u64, &str); 24] = [
     (
         13,
         "a node that does not own a shard could not plan a restore from a snapshot with transactions open in it: planning wrote blocks",
@@ -104,9 +104,16 @@ const FOUND: [(u64, &str); 23] = [
         10233,
         "blocks that only the head needed rotted, and snapshots taken from it afterwards were offered",
     ),
-    (10392, "(the world: a snapshot may expire between the look and the wish)"),
+    (
+        10392,
+        "(the world: a snapshot may expire between the look and the wish)",
+    ),
     (10405, "the same as 10116, after the leader died"),
     (10474, "the same as 10104"),
+    (
+        10516,
+        "a change of the members whose leader died in the middle was never carried through: a majority of both was needed for ever",
+    ),
 ];
 
 fn all(seeds: impl IntoIterator<Item = u64>, options: Options) -> Vec<Outcome> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bson::{Document, doc};
 use headwater_tests::proof::{restore_into, until_complete, until_stored};
-use headwater_tests::{Bed, Headwater, ReplicaSet, ReplicaSetSpec};
+use headwater_tests::{Bed, Headwater, ReplicaSet, ReplicaSetSpec, ballast, until};
 use serde_json::Value;
 
 const VERSION: &str = "6.0.5";
@@ -156,5 +156,48 @@ async fn a_target_with_a_member_down_gets_its_indexes_too() -> Result<()> {
     let indexes = shop.list_index_names().await?;
     ensure!(indexes.contains(&"n_1".to_owned()), "{indexes:?}");
     ensure!(shop.count_documents(doc! {}).await? == 10, "documents are missing");
+    Ok(())
+}
+
+/// Whoever watches it is told why it does not go on; it stands in nobody's way; and whoever does not want it ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_whose_target_is_gone_is_held_up_in_sight_lets_others_pass_and_can_be_ended() -> Result<()> {
+    let bed = Bed::new().await?;
+    let (source, headwater) = backed_up(&bed).await?;
+    ballast::fill(source.client(), 12_000, 8192).await?;
+    let filled = source.mark("filled").await?;
+    until_stored(&headwater, filled).await?;
+    let instant = filled.to_string();
+    let single = || ReplicaSetSpec::single(VERSION).not_replayable();
+    let (mut gone, other) = (bed.replica_set(single()).await?, bed.replica_set(single()).await?);
+    let uri = gone.uri();
+    let arguments = ["restore", "default", "--at", &instant, "--to-uri", &uri, "--yes"];
+    let meanwhile = async {
+        let loaded = gone.client().database(ballast::DATABASE).collection::<Document>("c0");
+        let begun = || async { Ok((loaded.estimated_document_count().await? > 0).then_some(())) };
+        until("documents at the target", begun).await?;
+        gone.member_mut(0).kill()?;
+        let held_up = |shown: &Value| {
+            let why = shown["error"].as_str()?;
+            (shown["state"] == "running" && why.contains("does not answer")).then(|| why.to_owned())
+        };
+        headwater
+            .until("word of what holds it up", &["restores", "show", "1"], held_up)
+            .await?;
+        restore_into(&headwater, &other.uri(), &instant).await?;
+        let cancelled = headwater.json(&["restores", "cancel", "1"]).await?;
+        ensure!(cancelled["state"] == "cancelled", "{cancelled}");
+        Ok(())
+    };
+    let (followed, ()) = tokio::try_join!(headwater.run(arguments), meanwhile)?;
+    ensure!(followed.code == 1, "{}", followed.stderr);
+    ensure!(followed.stderr.contains("held up: the target"), "{}", followed.stderr);
+    ensure!(
+        followed.stderr.contains("restore 1 was cancelled"),
+        "{}",
+        followed.stderr
+    );
+    let again = headwater.run(["restores", "cancel", "2"]).await?;
+    ensure!(again.code != 0, "a restore that has ended cannot be cancelled");
     Ok(())
 }

@@ -59,7 +59,10 @@ pub async fn read(set: &Set, restore: u64, kept: &str) -> Result<Cursor, Refusal
 pub async fn remove_all_but(set: &Set, goes_on: impl Fn(u64) -> bool) -> Result<(), StoreError> {
     let all = folder(&set.id);
     for found in set.repository.objects().list(&all).await? {
-        let id = found.key.strip_prefix(&all).and_then(|rest| rest.split('/').next()?.parse().ok());
+        let id = found
+            .key
+            .strip_prefix(&all)
+            .and_then(|rest| rest.split('/').next()?.parse().ok());
         if id.is_some_and(|id| !goes_on(id)) {
             set.repository.objects().delete(&found.key).await?;
         }

@@ -29,6 +29,8 @@ const CONNECTIONS: u32 = 16;
 const REST_FIRST: Duration = Duration::from_secs(1);
 /// …and at the most so long. Others have their turn meanwhile.
 const REST_MOST: Duration = Duration::from_secs(30);
+/// One that is held up for so long steps back if another waits.
+const STEPS_BACK_AFTER: Duration = Duration::from_secs(10);
 /// How often it is looked whether a user has ended the restore that runs.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -64,10 +66,18 @@ impl RestoreWork {
     /// What was kept for restores that ended elsewhere or between two tries.
     async fn tidy(&mut self, state: &State) -> Result<(), Fault> {
         if !self.tidied {
-            cursors::remove_all_but(&self.set, |id| state.restores.get(&id).is_some_and(|r| self.is_ours(id, r))).await?;
+            cursors::remove_all_but(&self.set, |id| {
+                state.restores.get(&id).is_some_and(|r| self.is_ours(id, r))
+            })
+            .await?;
             self.tidied = true;
         }
-        let over: Vec<u64> = self.resting.keys().copied().filter(|id| !is_running(state, *id)).collect();
+        let over: Vec<u64> = self
+            .resting
+            .keys()
+            .copied()
+            .filter(|id| !is_running(state, *id))
+            .collect();
         for id in over {
             self.forget(id).await;
         }
@@ -81,9 +91,38 @@ impl RestoreWork {
     }
 
     fn rest(&mut self, id: u64) {
-        let took = self.resting.get(&id).map_or(REST_FIRST, |rest| (rest.took * 2).min(REST_MOST));
+        let took = self
+            .resting
+            .get(&id)
+            .map_or(REST_FIRST, |rest| (rest.took * 2).min(REST_MOST));
         let until = Instant::now() + took;
         self.resting.insert(id, Rest { until, took });
+    }
+
+    /// The restore whose turn it is.
+    fn next<'a>(&self, state: &'a State) -> Option<(u64, &'a Restore)> {
+        let now = Instant::now();
+        let ours = state
+            .restores
+            .iter()
+            .filter(|(id, restore)| self.is_ours(**id, restore));
+        let rested = |id: &u64| self.resting.get(id).is_none_or(|rest| rest.until <= now);
+        ours.map(|(id, restore)| (*id, restore)).find(|(id, _)| rested(id))
+    }
+
+    /// Why it is held up while another waits.
+    async fn until_another_goes_first(&self, id: u64, teller: &Teller) -> String {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let Some(why) = teller.held_up_for(STEPS_BACK_AFTER) else {
+                continue;
+            };
+            let state = self.set.ground.control.state();
+            let mut others = state.restores.iter().filter(|(other, _)| **other != id);
+            if others.any(|(other, restore)| self.is_ours(*other, restore) && !self.resting.contains_key(other)) {
+                return why;
+            }
+        }
     }
 
     async fn until_ended_by_a_user(&self, id: u64) {
@@ -102,13 +141,7 @@ impl Work for RestoreWork {
     async fn step(&mut self) -> Result<Pace, Fault> {
         let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
         self.tidy(&state).await?;
-        let now = Instant::now();
-        let next = state
-            .restores
-            .iter()
-            .filter(|(id, restore)| self.is_ours(**id, restore))
-            .find(|(id, _)| self.resting.get(id).is_none_or(|rest| rest.until <= now));
-        let Some((&id, restore)) = next else {
+        let Some((id, restore)) = self.next(&state) else {
             return Ok(Pace::Idle);
         };
         tracing::info!(
@@ -124,6 +157,7 @@ impl Work for RestoreWork {
         let outcome = tokio::select! {
             biased;
             outcome = carried => outcome,
+            why = self.until_another_goes_first(id, &teller) => Err(Trouble::Passing(why)),
             () = self.until_ended_by_a_user(id) => {
                 tracing::info!(restore = id, "restore was ended by a user");
                 self.forget(id).await;
@@ -189,7 +223,7 @@ async fn carry_out(set: Arc<Set>, id: u64, restore: Restore, teller: Arc<Teller>
             let (source, version) = source_of(&set, id, &restore).await?;
             let chosen = chosen(&*source, &selection(&kept.request)?).await?;
             teller.expect(chosen.bytes());
-            let (target, settings) = (reached(uri).await?, settings(&kept, &version));
+            let (target, settings) = (reached(uri, &teller).await?, settings(&kept, &version));
             load(&*source, &chosen, &target, &settings, cursor, &*teller).await
         }
         Destination::Cluster(targets) => {
@@ -197,7 +231,7 @@ async fn carry_out(set: Arc<Set>, id: u64, restore: Restore, teller: Arc<Teller>
             let opened = open_whole(&set, &kept.request.at, &restore, scratch).await?;
             let (old, version) = opened.into_old_cluster(&kept.request).await?;
             teller.expect(old.shards.iter().map(|(_, chosen)| chosen.bytes()).sum());
-            let new = new_cluster(set.id.set(), targets).await?;
+            let new = new_cluster(set.id.set(), targets, &teller).await?;
             rebuild(&old, &new, &settings(&kept, &version), cursor, &*teller).await
         }
     };
@@ -214,16 +248,22 @@ fn settings(kept: &Kept, version: &str) -> Settings {
     settings
 }
 
-async fn reached(uri: &str) -> Result<Target, Trouble> {
+async fn reached(uri: &str, teller: &Arc<Teller>) -> Result<Target, Trouble> {
     let target = Target::new(uri, CONNECTIONS).await;
-    target.map_err(|e| Trouble::Final(e.to_string()))
+    let target = target.map_err(|e| Trouble::Final(e.to_string()))?;
+    let teller = teller.clone();
+    Ok(target.heard_by(Arc::new(move |why| teller.hear(why))))
 }
 
 /// `config` is what the config servers' replica set is called.
-async fn new_cluster(config: &str, targets: &BTreeMap<String, String>) -> Result<NewCluster, Trouble> {
+async fn new_cluster(
+    config: &str,
+    targets: &BTreeMap<String, String>,
+    teller: &Arc<Teller>,
+) -> Result<NewCluster, Trouble> {
     let (mut of_config, mut shards) = (None, BTreeMap::new());
     for (member, uri) in targets {
-        let target = reached(uri).await?;
+        let target = reached(uri, teller).await?;
         match member == config {
             true => of_config = Some(target),
             false => _ = shards.insert(member.clone(), target),
@@ -232,4 +272,3 @@ async fn new_cluster(config: &str, targets: &BTreeMap<String, String>) -> Result
     let config = of_config.ok_or_else(|| Trouble::Final("no target is named for the config servers".into()))?;
     Ok(NewCluster { config, shards })
 }
-

@@ -58,8 +58,33 @@ impl Members {
         peer.call(Kind::Submit, command, CALL_PATIENCE).await
     }
 
+    /// Who votes, or will once a change that was begun is carried through.
     fn voters(&self) -> BTreeSet<u64> {
-        self.raft.metrics().borrow().membership_config.voter_ids().collect()
+        let metrics = self.raft.metrics();
+        let configs = metrics
+            .borrow()
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .clone();
+        configs.into_iter().next_back().unwrap_or_default()
+    }
+
+    /// Whether a change was begun and not carried through: the leader that began it died, or was not waited for.
+    fn is_between_two(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let configs = metrics.borrow();
+        configs.membership_config.membership().get_joint_config().len() > 1
+    }
+
+    /// Carries a change through that was begun.
+    pub(crate) async fn settle(&self) {
+        if self.is_between_two() {
+            let settled = self.change(self.raft.change_membership(self.voters(), false));
+            if let Err(error) = settled.await {
+                tracing::info!(%error, "a change of the members is not carried through yet");
+            }
+        }
     }
 
     pub(crate) async fn admit(
@@ -69,7 +94,8 @@ impl Members {
         former: &BTreeSet<NodeId>,
     ) -> Result<BTreeSet<NodeId>, ControlError> {
         let mut voters = self.voters();
-        if !voters.contains(&node.0) || former.iter().any(|id| voters.contains(&id.0)) {
+        let is_needed = !voters.contains(&node.0) || former.iter().any(|id| voters.contains(&id.0));
+        if is_needed || self.is_between_two() {
             let member = BasicNode::new(address);
             self.change(self.raft.add_learner(node.0, member, true)).await?;
             voters = self.voters();
@@ -82,8 +108,12 @@ impl Members {
 
     pub(crate) async fn expel(&self, node: NodeId) -> Result<(), ControlError> {
         let mut voters = self.voters();
-        if voters.remove(&node.0) && voters.is_empty() {
+        let is_needed = voters.remove(&node.0);
+        if is_needed && voters.is_empty() {
             return Err(ControlError::Membership("the last node cannot leave".to_owned()));
+        }
+        if !is_needed && !self.is_between_two() {
+            return Ok(());
         }
         self.change(self.raft.change_membership(voters, false)).await
     }

@@ -74,7 +74,12 @@ fn what_a_restore_left_out_is_remembered_within_bounds() {
     let mut state = routine();
     done(&mut state, &restore(42));
     let notes: Vec<String> = (0..100).map(|n| format!("{n}: {}", "x".repeat(1000))).collect();
-    let Command::UpdateRestore { id, epoch, mut progress } = progress(1, RestoreState::Finished) else {
+    let Command::UpdateRestore {
+        id,
+        epoch,
+        mut progress,
+    } = progress(1, RestoreState::Finished)
+    else {
         panic!()
     };
     progress.notes = kept_notes(&notes);

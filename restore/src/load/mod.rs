@@ -37,7 +37,7 @@ use crate::source::Source;
 
 pub use cursor::{Cursor, Stage};
 pub use fault::LoadFault;
-pub use target::Target;
+pub use target::{Hear, Target};
 
 use create::Making;
 use ledger::Ledger;

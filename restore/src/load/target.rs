@@ -1,6 +1,7 @@
 //! The MongoDB that is written to.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
@@ -50,6 +51,27 @@ pub(crate) mod code {
 pub struct Target {
     client: Client,
     shown: String,
+    listener: Listener,
+}
+
+/// Hears why a target cannot be written to at present, and `None` when it can again.
+pub type Hear = Arc<dyn Fn(Option<&str>) + Send + Sync>;
+
+#[derive(Clone, Default)]
+struct Listener(Option<Hear>);
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listener")
+    }
+}
+
+impl Listener {
+    fn hear(&self, why: Option<&str>) {
+        if let Some(hear) = &self.0 {
+            hear(why);
+        }
+    }
 }
 
 /// What a target says of itself.
@@ -90,7 +112,18 @@ impl Target {
             // The driver's words may cite the string with its password.
             detail: address::words(uri, &e),
         })?;
-        Ok(Target { client, shown })
+        let listener = Listener::default();
+        Ok(Target {
+            client,
+            shown,
+            listener,
+        })
+    }
+
+    /// With somebody who is told of every try that failed.
+    pub fn heard_by(mut self, hear: Hear) -> Target {
+        self.listener = Listener(Some(hear));
+        self
     }
 
     /// Where it is, without credentials.
@@ -196,6 +229,10 @@ impl Target {
         loop {
             let failure = match database.run_raw_command(command.clone()).await {
                 Ok(reply) => match passing_write_error(&reply) {
+                    None if repeated => {
+                        self.listener.hear(None);
+                        return Ok((reply, repeated));
+                    }
                     None => return Ok((reply, repeated)),
                     // It is written; sent again at once it would only wait again. A resume sends it again.
                     Some(detail) if lacks_majority(&reply) => return Err(Error::custom(no_majority(&detail))),
@@ -212,6 +249,8 @@ impl Target {
                 return Err(failure);
             };
             tracing::warn!(target = %self.shown, error = %failure, "restore target does not answer; trying again");
+            let why = format!("the target {} does not answer: {failure}", self.shown);
+            self.listener.hear(Some(&why));
             tokio::time::sleep(*pause).await;
             repeated = true;
         }

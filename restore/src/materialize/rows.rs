@@ -15,7 +15,9 @@ const CAPPED_BYTES: usize = 64 * limits::MIB;
 
 pub(super) fn backup(e: HeadError) -> SourceFault {
     match e {
-        HeadError::Store(e @ (StoreError::Unavailable { .. } | StoreError::Full(_))) => SourceFault::Away(e.to_string()),
+        HeadError::Store(e @ (StoreError::Unavailable { .. } | StoreError::Full(_))) => {
+            SourceFault::Away(e.to_string())
+        }
         other => SourceFault::Backup(other.to_string()),
     }
 }

@@ -46,7 +46,8 @@ impl Latencies {
             spans.any(|(from, to)| began <= *to && began + took >= *from)
         };
         self.change(|noted| {
-            let (some, others): (Vec<_>, Vec<_>) = noted.writes.iter().partition(|(began, took)| overlaps(*began, *took));
+            let (some, others): (Vec<_>, Vec<_>) =
+                noted.writes.iter().partition(|(began, took)| overlaps(*began, *took));
             let times = |writes: Vec<(Instant, Duration)>| writes.into_iter().map(|(_, took)| took).collect();
             (times(some), times(others))
         })

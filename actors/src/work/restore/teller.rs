@@ -28,6 +28,7 @@ pub(super) struct Teller {
 struct Told {
     progress: RestoreProgress,
     last: Option<Instant>,
+    held_up_since: Option<Instant>,
 }
 
 impl Teller {
@@ -45,7 +46,11 @@ impl Teller {
         Teller {
             set,
             id,
-            told: Mutex::new(Told { progress, last: None }),
+            told: Mutex::new(Told {
+                progress,
+                last: None,
+                held_up_since: None,
+            }),
         }
     }
 
@@ -80,6 +85,46 @@ impl Teller {
         submit(&self.set.ground.control, self.command()?).await.map(drop)
     }
 
+    /// Hears why the target cannot be written to at present, and `None` when it can again.
+    pub(super) fn hear(&self, why: Option<&str>) {
+        {
+            let mut told = self.lock();
+            if told.progress.error.is_some() != why.is_some() {
+                // Whoever watches is told at once.
+                told.last = None;
+            }
+            told.held_up_since = why.map(|_| told.held_up_since.unwrap_or_else(Instant::now));
+        }
+        self.tell_in_time(|progress| progress.error = why.map(str::to_owned));
+    }
+
+    /// Why it is held up, if it has been for so long.
+    pub(super) fn held_up_for(&self, span: Duration) -> Option<String> {
+        let told = self.lock();
+        let is_long = told.held_up_since.is_some_and(|since| since.elapsed() >= span);
+        told.progress.error.clone().filter(|_| is_long)
+    }
+
+    /// Changes what is known and makes it known, unless that was just done.
+    fn tell_in_time(&self, change: impl FnOnce(&mut RestoreProgress)) {
+        let due = {
+            let mut told = self.lock();
+            change(&mut told.progress);
+            let now = Instant::now();
+            let due = told.last.is_none_or(|last| now - last >= TELL_EVERY);
+            if due {
+                told.last = Some(now);
+            }
+            due
+        };
+        if due && let Ok(command) = self.command() {
+            let control = self.set.ground.control.clone();
+            // Progress is a courtesy: one that is lost is told again in a moment.
+            let host = &self.set.ground.host;
+            drop(host.spawn(async move { submit(&control, command).await }));
+        }
+    }
+
     fn command(&self) -> Result<Command, Refusal> {
         let (_, record) = self.set.record()?;
         Ok(Command::UpdateRestore {
@@ -104,29 +149,14 @@ impl Observer for Teller {
 
     fn progress(&self, step: Step, documents: u64, bytes: u64) {
         tracing::debug!("restore step={} documents={documents} bytes={bytes}", step.text());
-        let due = {
-            let mut told = self.lock();
+        self.tell_in_time(|progress| {
             // What stood in the way is past when more is done than was done before.
-            if documents > told.progress.done_documents {
-                told.progress.error = None;
+            if documents > progress.done_documents {
+                progress.error = None;
             }
-            told.progress.step = step.text().to_owned();
-            told.progress.done_documents = documents;
-            told.progress.done_bytes = bytes;
-            let now = Instant::now();
-            let due = told.last.is_none_or(|last| now - last >= TELL_EVERY);
-            if due {
-                told.last = Some(now);
-            }
-            due
-        };
-        if due && let Ok(command) = self.command() {
-            let control = self.set.ground.control.clone();
-            // Progress is a courtesy: one that is lost is told again in a moment.
-            self.set
-                .ground
-                .host
-                .spawn(async move { submit(&control, command).await });
-        }
+            progress.step = step.text().to_owned();
+            progress.done_documents = documents;
+            progress.done_bytes = bytes;
+        });
     }
 }
