@@ -116,6 +116,7 @@ impl Backup {
             ("running", RestoreState::Running),
             ("finished", RestoreState::Finished),
             ("failed", RestoreState::Failed),
+            ("cancelled", RestoreState::Cancelled),
         ] {
             let found = state
                 .restores

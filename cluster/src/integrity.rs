@@ -341,16 +341,19 @@ pub(crate) fn clear(state: &mut State, set: &ReplicaSetId, epoch: Epoch, object:
     Ok(Response::Done)
 }
 
+/// A snapshot of a damaged head is damaged.
+pub(crate) fn note_cut_of_head(state: &mut State, set: &ReplicaSetId, id: &SnapshotId) {
+    if let Some(known) = state.integrity.get_mut(set) {
+        let of_head = known.damage.values_mut().filter(|damage| damage.head);
+        of_head.for_each(|damage| _ = damage.snapshots.insert(id.clone()));
+    }
+}
+
 /// What other commands mean for what is known of damage: a snapshot that comes from a damaged head is damaged too, until a
 /// check says otherwise; one that is dropped is nobody's trouble any more.
 pub(crate) fn follow(state: &mut State, command: &Command) {
     match command {
-        Command::CompleteSnapshot { set, id, .. } => {
-            if let Some(known) = state.integrity.get_mut(set) {
-                let of_head = known.damage.values_mut().filter(|damage| damage.head);
-                of_head.for_each(|damage| _ = damage.snapshots.insert(id.clone()));
-            }
-        }
+        Command::CompleteSnapshot { set, id, .. } => note_cut_of_head(state, set, id),
         Command::DropSnapshot { set, id } | Command::ExpireSnapshot { set, id, .. }
             if !state.snapshots.contains_key(&(set.clone(), id.clone())) =>
         {

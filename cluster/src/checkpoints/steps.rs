@@ -9,7 +9,7 @@ use crate::apply::{Answer, shorten};
 use crate::command::{RefusalKind, Response};
 use crate::replica_sets::{self, ImageRef, check_epoch, check_image, check_incarnation};
 use crate::state::State;
-use crate::{deployments, snapshots};
+use crate::{deployments, integrity, snapshots};
 
 pub(crate) fn open(state: &mut State, name: &DeploymentName, id: &SnapshotId, reason: &str, asked_ms: i64) -> Answer {
     let stops_balancer = deployments::find(state, name)?.balancer.stop;
@@ -255,6 +255,7 @@ fn seal(state: &mut State, name: &DeploymentName, id: &SnapshotId, sealed: &Chec
             checkpoint: Some(at),
             possibly_inconsistent: sealed.doubt.clone(),
         };
+        integrity::note_cut_of_head(state, &set, id);
         state.snapshots.insert((set, id.clone()), snapshot);
     }
 }

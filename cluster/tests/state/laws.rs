@@ -80,7 +80,12 @@ fn every_kind_of_command_succeeds_somewhere_and_is_refused_somewhere() {
 #[test]
 fn nothing_an_owner_may_say_is_accepted_from_a_former_one() {
     let mut kinds = BTreeSet::new();
-    for state in [samples::registered(), samples::routine(), samples::full()] {
+    for state in [
+        samples::registered(),
+        samples::routine(),
+        samples::full(),
+        samples::stopped(),
+    ] {
         let of_owners = every_kind()
             .into_iter()
             .filter(|(_, command)| format!("{command:?}").contains("epoch: Epoch(1)"));

@@ -155,16 +155,17 @@ impl Catalog {
             }
         }
         let before = self.complete.insert(daemon, complete.clone()).unwrap_or_default();
-        let mut gone = before.iter().filter(|(key, _)| !complete.contains_key(*key));
-        let gone =
-            gone.find(|((set, id), snapshot)| !self.may_vanish.contains(id) && !may_expire(set, snapshot, &complete));
-        match gone {
-            None => Ok(()),
-            Some(((set, id), _)) => Err(Backwards::Vanished {
-                set: set.clone(),
-                id: id.clone(),
-            }),
+        for ((set, id), snapshot) in before.iter().filter(|(key, _)| !complete.contains_key(*key)) {
+            if !self.may_vanish.contains(id) && !may_expire(set, snapshot, &complete) {
+                return Err(Backwards::Vanished {
+                    set: set.clone(),
+                    id: id.clone(),
+                });
+            }
+            // A daemon that is behind may see it go together with the newer one that let it go.
+            self.may_vanish.insert(id.clone());
         }
+        Ok(())
     }
 
     fn image(&mut self, set: &ReplicaSetId, image: &ImageRef, store: &Store) -> Result<(), Backwards> {

@@ -276,7 +276,12 @@ impl OplogReader {
     async fn read_ahead(&mut self) -> Result<(), StoreError> {
         while self.sizes.len() < AHEAD_SLICES && self.sizes.iter().sum::<u64>() < AHEAD_BYTES {
             if self.planned.is_empty() {
-                self.planned.extend(self.store.plan(self.started).await?);
+                match self.store.plan(self.started).await {
+                    Ok(steps) => self.planned.extend(steps),
+                    // What lies before it is given first; then it is met again.
+                    Err(_) if !self.sizes.is_empty() => break,
+                    Err(error) => return Err(error),
+                }
             }
             let Some(step) = self.planned.pop_front() else { break };
             self.started = step.last;

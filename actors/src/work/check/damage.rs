@@ -182,7 +182,12 @@ fn in_words(finding: &Finding, snapshots: &BTreeSet<SnapshotId>, head: bool) -> 
 
 /// Damaged blocks that readers met in the daily work are damage like that which a check finds.
 pub(super) async fn look_after_met(set: &Arc<Set>) -> Result<(), Fault> {
-    for (id, pack) in set.repository.blocks().take_met() {
+    let store = set.repository.blocks();
+    for (id, pack) in store.take_met() {
+        // It was mended since.
+        if !store.blocks_in(&pack).contains(&id) {
+            continue;
+        }
         let (state, _) = set.record().map_err(|r| Fault::Retry(r.message))?;
         let known = state.integrity_of(&set.id);
         if known.is_some_and(|known| known.damage.contains_key(&pack)) {
