@@ -75,8 +75,9 @@ pub async fn take_checkpoints(
 pub async fn ask(headwater: &Headwater) -> Result<(String, Instant)> {
     until("a checkpoint to be asked for", || async {
         let asked = Instant::now();
-        let taken = headwater.json(&["snapshot", "take", "shop"]).await.ok();
-        Ok(taken.and_then(|view| Some((view["id"].as_str()?.to_owned(), asked))))
+        let taken = headwater.json(&["snapshot", "take", "shop"]).await;
+        let taken = taken.inspect_err(|refused| eprintln!("{refused:#}"));
+        Ok(taken.ok().and_then(|view| Some((view["id"].as_str()?.to_owned(), asked))))
     })
     .await
 }
