@@ -77,7 +77,9 @@ pub async fn ask(headwater: &Headwater) -> Result<(String, Instant)> {
         let asked = Instant::now();
         let taken = headwater.json(&["snapshot", "take", "shop"]).await;
         let taken = taken.inspect_err(|refused| eprintln!("{refused:#}"));
-        Ok(taken.ok().and_then(|view| Some((view["id"].as_str()?.to_owned(), asked))))
+        Ok(taken
+            .ok()
+            .and_then(|view| Some((view["id"].as_str()?.to_owned(), asked))))
     })
     .await
 }

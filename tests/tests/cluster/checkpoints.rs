@@ -36,7 +36,8 @@ async fn a_leader_that_dies_between_asked_and_sealed_changes_nothing() -> Result
     // Else that of the timetable may come when nothing can be sealed, and stand in the way.
     let first = |list: &Value| list.as_array()?.iter().any(|one| one["complete"] == true).then_some(());
     let list = ["snapshot", "list", "shop"];
-    trio.until("the first checkpoint of the timetable", &list, first).await?;
+    trio.until("the first checkpoint of the timetable", &list, first)
+        .await?;
 
     // Right after it was asked for, whatever it has come to.
     let (id, _) = ask(trio.commands()).await?;
