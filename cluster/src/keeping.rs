@@ -8,7 +8,8 @@ use headwater_model::{Epoch, Incarnation, Optime, Phase, ReplicaSetId, SnapshotI
 use crate::apply::Answer;
 use crate::checkpoints;
 use crate::command::{RefusalKind, Response};
-use crate::replica_sets::{self, ImageRef, check_epoch};
+use crate::deployments::Deployment;
+use crate::replica_sets::{self, ImageRef, ReplicaSet, check_epoch};
 use crate::restores::RestoreState;
 use crate::retention::{self, HeadAt, Held, Reason, RetentionPlan};
 use crate::snapshots::not_found;
@@ -40,17 +41,22 @@ fn held(state: &State, set: &ReplicaSetId) -> Vec<Held> {
         .collect()
 }
 
+/// The head of a complete copy, by its last waypoint.
+fn head_of(record: &ReplicaSet, deployment: &Deployment) -> Option<HeadAt> {
+    let waypoint = record.waypoint.as_ref().filter(|_| record.phase == Phase::Complete);
+    waypoint.map(|image| HeadAt {
+        at: image.at,
+        replay_from: image.replay_from,
+        follows: deployment.active,
+    })
+}
+
 /// What is to become of a replica set's snapshots and oplog; `None` when it is not known.
 pub fn plan(state: &State, set: &ReplicaSetId, now_ms: i64) -> Option<RetentionPlan> {
     let record = state.replica_sets.get(set)?;
     let deployment = state.deployments.get(set.deployment())?;
     let retention = &deployment.schedule.retention;
-    let waypoint = record.waypoint.as_ref().filter(|_| record.phase == Phase::Complete);
-    let head = waypoint.map(|image| HeadAt {
-        at: image.at,
-        replay_from: image.replay_from,
-        follows: deployment.active,
-    });
+    let head = head_of(record, deployment);
     let mut plan = retention::plan(retention, &held(state, set), record.incarnation, head, now_ms);
     let restores = used(state, set).filter(|image| image.incarnation == record.incarnation);
     let restores = restores.map(|image| image.replay_from.min(image.at)).min();
@@ -68,11 +74,7 @@ pub fn is_over(state: &State, set: &ReplicaSetId, incarnation: Incarnation, tip:
         return false;
     };
     let window_ms = i64::from(deployment.schedule.retention.point_in_time_window_hours) * 3_600_000;
-    // A clock that was set forward takes nothing away.
-    let newest_ms = match record.waypoint.as_ref().filter(|_| deployment.active) {
-        Some(head) => now_ms.min(i64::from(head.at.ts.seconds()) * 1000 + 999),
-        None => now_ms,
-    };
+    let today_ms = retention::today_ms(head_of(record, deployment), now_ms);
     let of_present = |snapshot: &crate::Snapshot| {
         let image = snapshot.image.as_ref();
         image.is_some_and(|image| image.incarnation == record.incarnation)
@@ -84,7 +86,7 @@ pub fn is_over(state: &State, set: &ReplicaSetId, incarnation: Incarnation, tip:
     incarnation < record.incarnation
         && record.phase == Phase::Complete
         && has_snapshot
-        && i64::from(tip.ts.seconds()) * 1000 < newest_ms.saturating_sub(window_ms)
+        && i64::from(tip.ts.seconds()) * 1000 < today_ms.saturating_sub(window_ms)
         && used(state, set).all(|image| image.incarnation != incarnation)
 }
 

@@ -55,6 +55,22 @@ pub struct Restore {
     pub uses: BTreeMap<ReplicaSetId, ImageRef>,
 }
 
+impl Restore {
+    /// How it stands, to be changed and told.
+    pub fn progress(&self) -> RestoreProgress {
+        RestoreProgress {
+            state: self.state,
+            step: self.step.clone(),
+            done_documents: self.done_documents,
+            done_bytes: self.done_bytes,
+            total_bytes: self.total_bytes,
+            error: self.error.clone(),
+            notes: self.notes.clone(),
+            cursor_json: self.cursor_json.clone(),
+        }
+    }
+}
+
 pub(crate) fn create(
     state: &mut State,
     token: u64,

@@ -182,6 +182,19 @@ pub struct HeadAt {
     pub follows: bool,
 }
 
+impl HeadAt {
+    /// The newest that it may show, by a clock that may have been set forward.
+    fn newest_ms(self, now_ms: i64) -> i64 {
+        now_ms.min(seconds(self.at) * 1000 + 999)
+    }
+}
+
+/// The time by which things grow old: a clock that was set forward takes nothing away while the head follows its source.
+pub(crate) fn today_ms(head: Option<HeadAt>, now_ms: i64) -> i64 {
+    head.filter(|head| head.follows)
+        .map_or(now_ms, |head| head.newest_ms(now_ms))
+}
+
 /// Decides what stays. While there is no head all oplog stays.
 ///
 /// The window is reckoned from the head's own instant where that is earlier than the clock's, and so are dates while the
@@ -194,9 +207,9 @@ pub fn plan(
     head: Option<HeadAt>,
     now_ms: i64,
 ) -> RetentionPlan {
-    let newest_ms = head.map_or(now_ms, |head| now_ms.min(seconds(head.at) * 1000 + 999));
+    let newest_ms = head.map_or(now_ms, |head| head.newest_ms(now_ms));
     let window_ms = newest_ms.saturating_sub(i64::from(retention.point_in_time_window_hours) * HOUR_MS);
-    let today_ms = head.filter(|head| head.follows).map_or(now_ms, |_| newest_ms);
+    let today_ms = today_ms(head, now_ms);
     let of_history = || held.iter().filter(|snapshot| snapshot.incarnation == incarnation);
     let by_optime = |a: &&Held, b: &&Held| a.at.cmp(&b.at);
     // The latest one the window reaches back beyond; while there is none, the earliest: all that exists is in the window.

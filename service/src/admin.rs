@@ -3,7 +3,7 @@
 use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, web};
 use headwater_model::{DeploymentName, SnapshotId};
-use headwater_protocol::admin::{AddDeployment, RestoreRequest};
+use headwater_protocol::admin::{AddDeployment, RestoreRequest, RestoreView};
 use headwater_protocol::agent::{Accepted, Refusal, RefusalKind};
 use headwater_protocol::integrity::{Acknowledge, CheckRequest, ProofRequest};
 use headwater_protocol::keeping::{GroomRequest, ScheduleChange, SnapshotChange};
@@ -282,41 +282,40 @@ async fn restores(req: HttpRequest) -> Answer {
     Ok(HttpResponse::Ok().json(views))
 }
 
+/// The restore that a request names, if its key may know of it.
+async fn covered(req: &HttpRequest, backup: &access::Entered) -> Result<RestoreView, Fault> {
+    let view = backup.restore(restore_of(req)?).await?;
+    backup.require(view.plan.replica_set.deployment())?;
+    Ok(view)
+}
+
+/// Notes what is done with a restore.
+fn note_of(req: &HttpRequest, view: &RestoreView, about: String) {
+    let told = Note {
+        deployment: Some(view.plan.replica_set.deployment().clone()),
+        about: Some(about),
+        restore: None,
+    };
+    note(req, told);
+}
+
 async fn restore(req: HttpRequest) -> Answer {
     let backup = access::enter(&req)?;
-    let view = backup.restore(restore_of(&req)?).await?;
-    backup.require(view.plan.replica_set.deployment())?;
-    Ok(HttpResponse::Ok().json(view))
+    Ok(HttpResponse::Ok().json(covered(&req, &backup).await?))
 }
 
 async fn cancel_restore(req: HttpRequest) -> Answer {
     let backup = access::enter(&req)?;
-    let id = restore_of(&req)?;
-    let view = backup.restore(id).await?;
-    let deployment = view.plan.replica_set.deployment();
-    backup.require(deployment)?;
-    let told = Note {
-        deployment: Some(deployment.clone()),
-        about: Some(format!("restore {id}")),
-        restore: None,
-    };
-    note(&req, told);
-    Ok(HttpResponse::Ok().json(backup.cancel_restore(id).await?))
+    let view = covered(&req, &backup).await?;
+    note_of(&req, &view, format!("restore {}", view.id));
+    Ok(HttpResponse::Ok().json(backup.cancel_restore(view.id).await?))
 }
 
 async fn restore_archive(req: HttpRequest) -> Answer {
     let backup = access::enter(&req)?;
-    let id = restore_of(&req)?;
-    let view = backup.restore(id).await?;
-    let deployment = view.plan.replica_set.deployment();
-    backup.require(deployment)?;
-    let archive = backup.archive(id).await?;
-    let told = Note {
-        deployment: Some(deployment.clone()),
-        about: Some(format!("the archive of restore {id} is sent")),
-        restore: None,
-    };
-    note(&req, told);
+    let view = covered(&req, &backup).await?;
+    let archive = backup.archive(view.id).await?;
+    note_of(&req, &view, format!("the archive of restore {} is sent", view.id));
     Ok(archive::response(archive))
 }
 

@@ -83,12 +83,8 @@ async fn progress(set: &Set, id: u64, state: State, step: &str, error: Option<St
     let progress = headwater_cluster::command::RestoreProgress {
         state,
         step: step.to_owned(),
-        done_documents: restore.done_documents,
-        done_bytes: restore.done_bytes,
-        total_bytes: restore.total_bytes,
         error,
-        notes: Vec::new(),
-        cursor_json: String::new(),
+        ..restore.progress()
     };
     let command = Command::UpdateRestore {
         id,

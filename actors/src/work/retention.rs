@@ -80,13 +80,8 @@ impl RetentionWork {
         for (id, restore) in forgotten {
             let progress = RestoreProgress {
                 state: RestoreState::Failed,
-                step: restore.step.clone(),
-                done_documents: restore.done_documents,
-                done_bytes: restore.done_bytes,
-                total_bytes: restore.total_bytes,
                 error: Some("the archive was not read to its end within a day; start the restore again".to_owned()),
-                notes: Vec::new(),
-                cursor_json: String::new(),
+                ..restore.progress()
             };
             let command = Command::UpdateRestore {
                 id: *id,

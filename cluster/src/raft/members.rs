@@ -61,13 +61,9 @@ impl Members {
     /// Who votes, or will once a change that was begun is carried through.
     fn voters(&self) -> BTreeSet<u64> {
         let metrics = self.raft.metrics();
-        let configs = metrics
-            .borrow()
-            .membership_config
-            .membership()
-            .get_joint_config()
-            .clone();
-        configs.into_iter().next_back().unwrap_or_default()
+        let metrics = metrics.borrow();
+        let configs = metrics.membership_config.membership().get_joint_config();
+        configs.last().cloned().unwrap_or_default()
     }
 
     /// Whether a change was begun and not carried through: the leader that began it died, or was not waited for.

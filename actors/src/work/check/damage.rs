@@ -13,6 +13,7 @@ use headwater_store::blocks::Blocks;
 use super::images::{Needed, living};
 use crate::commands::submit_as_child;
 use crate::set::Set;
+use crate::work::groom::remove_known;
 use crate::work::head_store::{fault, manifest};
 use crate::worker::Fault;
 
@@ -123,16 +124,14 @@ async fn mend(set: &Arc<Set>, finding: &mut Finding) -> Result<Option<String>, F
 /// lose what a former owner deletes late. What fails here is deleted by the next groom.
 async fn remove(set: &Arc<Set>, pack: &str) -> Result<(), Fault> {
     let (_, record) = set.record().map_err(|r| Fault::Retry(r.message))?;
-    let (id, epoch, packs) = (set.id.clone(), record.epoch, vec![pack.to_owned()]);
+    let packs = vec![pack.to_owned()];
     let condemn = Command::CondemnPacks {
-        set: id.clone(),
-        epoch,
+        set: set.id.clone(),
+        epoch: record.epoch,
         packs: packs.clone(),
     };
     submit_as_child(&set.ground.control, condemn).await?;
-    set.repository.blocks().remove_condemned(&packs).await?;
-    let removal = Command::PacksRemoved { set: id, epoch, packs };
-    submit_as_child(&set.ground.control, removal).await.map(drop)
+    remove_known(set, &record, &packs).await
 }
 
 /// Makes known that an object is whole, or is needed no longer.

@@ -51,13 +51,7 @@ impl GroomWork {
         };
         let condemned: Vec<String> = grooming.condemned.iter().cloned().collect();
         for packs in condemned.chunks(PACKS_PER_COMMAND) {
-            self.set.repository.blocks().remove_condemned(packs).await?;
-            let command = Command::PacksRemoved {
-                set: self.set.id.clone(),
-                epoch: record.epoch,
-                packs: packs.to_vec(),
-            };
-            submit_as_child(&self.set.ground.control, command).await?;
+            remove_known(&self.set, record, packs).await?;
         }
         Ok(())
     }
@@ -120,6 +114,17 @@ impl GroomWork {
         };
         submit_as_child(&self.set.ground.control, command).await.map(drop)
     }
+}
+
+/// Deletes packs whose condemnation is known, and makes known that they are gone.
+pub(super) async fn remove_known(set: &Set, record: &ReplicaSet, packs: &[String]) -> Result<(), Fault> {
+    set.repository.blocks().remove_condemned(packs).await?;
+    let removal = Command::PacksRemoved {
+        set: set.id.clone(),
+        epoch: record.epoch,
+        packs: packs.to_vec(),
+    };
+    submit_as_child(&set.ground.control, removal).await.map(drop)
 }
 
 impl Work for GroomWork {

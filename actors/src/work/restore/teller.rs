@@ -33,21 +33,11 @@ struct Told {
 
 impl Teller {
     pub(super) fn new(set: Arc<Set>, id: u64, restore: &Restore) -> Self {
-        let progress = RestoreProgress {
-            state: RestoreState::Running,
-            step: restore.step.clone(),
-            done_documents: restore.done_documents,
-            done_bytes: restore.done_bytes,
-            total_bytes: restore.total_bytes,
-            error: restore.error.clone(),
-            notes: Vec::new(),
-            cursor_json: restore.cursor_json.clone(),
-        };
         Teller {
             set,
             id,
             told: Mutex::new(Told {
-                progress,
+                progress: restore.progress(),
                 last: None,
                 held_up_since: None,
             }),
