@@ -72,9 +72,14 @@ pub async fn enrol(
     };
     let node = match identity.node {
         Some(node) => {
-            match claim_for(objects, &identity, identity.had_stores(kv)?).await {
+            let noted = identity.had_stores(kv)?;
+            if identity.founder && !noted {
+                // It may be nobody's yet, and nobody else claims it.
+                until_looked(objects).await?;
+            }
+            match claim_for(objects, &identity, noted).await {
                 // It voted before and goes on voting, also while the store does not answer.
-                Err(error @ StoreError::Unavailable { .. }) => {
+                Err(error @ StoreError::Unavailable { .. }) if noted || !identity.founder => {
                     tracing::warn!("the store is not looked at yet: {error}")
                 }
                 claimed => claimed?,

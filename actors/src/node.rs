@@ -52,6 +52,9 @@ pub struct Node {
     pub(crate) leaving: AtomicBool,
     /// Whether it was taken out of the cluster.
     pub(crate) removed: AtomicBool,
+    /// Held while a node gets its vote or is taken out, by this node as the leader: one that starts while it is taken out
+    /// would get its vote back in between.
+    pub(crate) membership: tokio::sync::Mutex<()>,
     /// Since when this node leads.
     pub(crate) leading: Mutex<Option<Instant>>,
     /// Since when this node, leading, has seen checkpoints open.
@@ -77,6 +80,7 @@ impl Node {
             floor: OnceLock::new(),
             leaving: AtomicBool::new(false),
             removed: AtomicBool::new(false),
+            membership: tokio::sync::Mutex::default(),
             leading: Mutex::default(),
             open_checkpoints: Mutex::default(),
             running: Mutex::default(),

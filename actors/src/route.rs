@@ -186,6 +186,7 @@ impl Backup {
         if !control.is_leader() {
             return self.at_leader_elsewhere(Ask::Enter(id), Duration::from_secs(20)).await;
         }
+        let _one_at_a_time = self.node.membership.lock().await;
         let state = control.state();
         let known = state.nodes.get(&id).ok_or_else(|| not_found("node", id))?;
         let at_its_place = state
@@ -215,6 +216,7 @@ impl Backup {
             let message = "this node does not lead; ask again";
             return Err(Refusal::new(RefusalKind::Unavailable, message));
         }
+        let _one_at_a_time = self.node.membership.lock().await;
         control.expel(id).await.map_err(unavailable)?;
         // Told before it is forgotten with its address; one that does not hear it finds out when it starts again.
         let told: Result<Accepted, Refusal> =

@@ -95,6 +95,12 @@ pub fn oplog_floor(state: &State, set: &ReplicaSetId, incarnation: Incarnation) 
     state.oplog_floors.get(&(set.clone(), incarnation)).copied()
 }
 
+/// Whether all of an ended history was given up: whatever of it is stored, or comes to be stored by a write that takes effect
+/// late, is nobody's.
+pub fn is_given_up(state: &State, set: &ReplicaSetId, incarnation: Incarnation) -> bool {
+    oplog_floor(state, set, incarnation) == Some(Optime::LAST)
+}
+
 /// Refuses a restore that would begin with something that is on its way out.
 pub(crate) fn check_usable(state: &State, set: &ReplicaSetId, image: &ImageRef, until: Ts) -> Result<(), Response> {
     let is = |other: &ImageRef| (other.incarnation, &other.name) == (image.incarnation, &image.name);
@@ -168,21 +174,19 @@ pub(crate) fn trim(
         let message = format!("{set} is at incarnation {present}, there is no {incarnation}");
         return Err(Response::refused(RefusalKind::NotFound, message));
     }
-    let allowed = if incarnation == present {
+    let (allowed, floor) = if incarnation == present {
         let needed = plan(state, set, now_ms).and_then(|plan| plan.oplog_needed_from);
-        needed.is_some_and(|needed| keep_after <= needed)
+        (needed.is_some_and(|needed| keep_after <= needed), keep_after)
     } else {
-        is_over(state, set, incarnation, keep_after, now_ms)
+        // An ended history goes as a whole.
+        (is_over(state, set, incarnation, keep_after, now_ms), Optime::LAST)
     };
     if !allowed {
         let message = format!("the oplog of {set} up to {keep_after} is still needed");
         return Err(Response::refused(RefusalKind::OutOfOrder, message));
     }
-    let floor = state
-        .oplog_floors
-        .entry((set.clone(), incarnation))
-        .or_insert(keep_after);
-    *floor = keep_after.max(*floor);
+    let known = state.oplog_floors.entry((set.clone(), incarnation)).or_insert(floor);
+    *known = floor.max(*known);
     Ok(Response::Done)
 }
 

@@ -87,6 +87,11 @@ pub struct Optime {
 impl Optime {
     /// Before every entry.
     pub const ZERO: Optime = Optime { ts: Ts::ZERO, term: -1 };
+    /// No entry is after it.
+    pub const LAST: Optime = Optime {
+        ts: Ts(u64::MAX),
+        term: i64::MAX,
+    };
 
     /// Puts the two halves together.
     pub const fn new(ts: Ts, term: i64) -> Self {

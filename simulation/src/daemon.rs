@@ -84,6 +84,8 @@ impl Run {
         };
         let enrolled = enrol::enrol(host, &kv, &*objects, &wish, &wire, &addresses).await;
         let Enrolled { identity, node, voters } = enrolled.map_err(|e| e.to_string())?;
+        let claimed = enrol::claim_apart(&kv, &*objects, [], &identity).await;
+        claimed.map_err(|e| e.to_string())?;
         let settings = Settings {
             entries_between_images: self.tuning.images.0,
             entries_kept: self.tuning.images.1,

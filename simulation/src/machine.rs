@@ -44,6 +44,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Whether a bit on its disk flipped that was not mended since.
+    pub fn is_rotten(&self) -> bool {
+        self.rotten.is_some()
+    }
+
     /// A machine with an empty disk.
     pub fn new(at: usize, clock: Clock, tuning: TuningDraw) -> Machine {
         Machine {

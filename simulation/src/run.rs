@@ -157,7 +157,7 @@ async fn phases(world: &Rc<World>) -> Option<Violation> {
 
 /// Waits until the backup has caught up with the source.
 async fn converge(world: &World) -> Option<Violation> {
-    let began = Instant::now();
+    let (began, mut turns) = (Instant::now(), 0_u32);
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         if world.parts.oracle.violation().is_some() {
@@ -167,6 +167,10 @@ async fn converge(world: &World) -> Option<Violation> {
             None => return None,
             Some(why) => why,
         };
+        turns += 1;
+        if world.was_stopped.get() && turns % 100 == 0 {
+            wishes::start_again(world).await;
+        }
         if began.elapsed() > LIVENESS {
             return Some(Violation::Stuck(LIVENESS.as_secs(), why));
         }
@@ -175,6 +179,9 @@ async fn converge(world: &World) -> Option<Violation> {
 
 /// What is still to be done; `None` when all is done.
 async fn lacks(world: &World) -> Option<String> {
+    if !world.is_protected.get() {
+        return Some("a user is not answered who protects the source".to_owned());
+    }
     let Some(status) = wishes::status(world, 0).await else {
         return Some("no daemon answers".to_owned());
     };
@@ -247,14 +254,18 @@ async fn rest(world: &World) -> Result<(), Violation> {
         let newest = own.map(|range| range.incarnation).max();
         let Incarnation(incarnations) = newest.ok_or(Unkept::Nothing)?;
         let bare = std::sync::Arc::new(oracle.store().bare());
-        let stored = chain::check(bare, &id, incarnations, &source).await?;
+        // What is left of a history that was given up, or comes back late, is nobody's.
+        let kept = (1..=incarnations)
+            .map(Incarnation)
+            .filter(|of| !oracle.is_given_up(&id, *of));
+        let stored = chain::check(bare, &id, kept, &source).await?;
         oracle.acknowledged_within(&id, &stored)?;
     }
-    let disks: Vec<_> = world
-        .daemons
-        .iter()
-        .map(|daemon| daemon.borrow().disk.clone())
-        .collect();
+    let machines = world.daemons.iter().enumerate();
+    let disks = machines.map(|(number, machine)| (number, machine.borrow()));
+    // What rotted is refused, and says nothing.
+    let disks = disks.filter(|(_, machine)| !machine.is_rotten());
+    let disks: Vec<_> = disks.map(|(number, machine)| (number, machine.disk.clone())).collect();
     raft::check(&disks)?;
     match world.cluster {
         None => restores(world, &timeline).await,

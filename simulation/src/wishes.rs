@@ -62,6 +62,14 @@ pub async fn protect(world: &World) {
         trace::mark("user: short retention");
         schedule(world, 0, window).await;
     }
+    world.is_protected.set(true);
+}
+
+/// Starts the deployment, for a user who finds it stopped although it was started again.
+pub async fn start_again(world: &World) {
+    if let Some(name) = deployment() {
+        ask(world, 0, Wish::Active(name, true)).await;
+    }
 }
 
 /// Lets every snapshot stay for so many days, and the oplog for so many hours; for as long as it takes.
@@ -173,6 +181,7 @@ pub async fn upset(world: &World, rng: &mut StdRng) {
         ask(world, at, Wish::Resync(name)).await;
     } else {
         trace::mark("user: stop and restart");
+        world.was_stopped.set(true);
         ask(world, at, Wish::Active(name.clone(), false)).await;
         tokio::time::sleep(Duration::from_millis(rng.gen_range(100..10_000))).await;
         // Until it is known to be done: a deployment that is left stopped never converges.

@@ -114,6 +114,10 @@ pub struct World {
     pub faults: Rc<std::cell::Cell<bool>>,
     /// Bits rotted in the store.
     pub rotten: std::cell::Cell<bool>,
+    /// The user who protects the source has said all that is to be said.
+    pub is_protected: std::cell::Cell<bool>,
+    /// A user stopped the deployment and started it again: a stop whose answer was lost may take effect after that.
+    pub was_stopped: std::cell::Cell<bool>,
     /// A node is being replaced.
     pub replacing: std::cell::Cell<bool>,
 }
@@ -157,6 +161,8 @@ impl World {
             cluster: cluster.map(|cluster| Rc::new(RefCell::new(cluster))),
             faults: Rc::new(std::cell::Cell::new(true)),
             rotten: std::cell::Cell::new(false),
+            is_protected: std::cell::Cell::new(false),
+            was_stopped: std::cell::Cell::new(false),
             replacing: std::cell::Cell::new(false),
             parts,
         };

@@ -23,7 +23,7 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 28] = [
+const FOUND: [(u64, &str); 39] = [
     (
         13,
         "a node that does not own a shard could not plan a restore from a snapshot with transactions open in it: planning wrote blocks",
@@ -129,6 +129,47 @@ const FOUND: [(u64, &str); 28] = [
     (
         10516,
         "a change of the members whose leader died in the middle was never carried through: a majority of both was needed for ever",
+    ),
+    (
+        12269,
+        "a write that took effect late brought a slice back into an ended history that was half removed: it could not be opened, \
+         nor removed, and the oplog of the present one was not trimmed any more",
+    ),
+    (12953, "the same as 12269, with a slice that nobody had acknowledged"),
+    (
+        12606,
+        "a mending that was interrupted before its pack was condemned was not carried on, and a restore at another node met the \
+         damaged copy of a block that was whole elsewhere",
+    ),
+    (14612, "the same as 12606, after a groom that failed"),
+    (
+        16374,
+        "a node that started while it was taken out of its cluster got its vote back, and its disk was thrown away in reliance on \
+         its removal",
+    ),
+    (
+        20088,
+        "an instant was restored from a snapshot of an ended history although a transaction was prepared and not decided",
+    ),
+    (
+        22111,
+        "blocks that a failed groom had taken into memory were alive for the next groom, which deleted their packs and wrote nothing",
+    ),
+    (
+        23303,
+        "the founder began in a store that it had not claimed yet, and no other node could work there for ever",
+    ),
+    (
+        16340,
+        "(the world: a disk that rotted and is refused says nothing of the log)",
+    ),
+    (
+        17327,
+        "(the world: a stop whose answer was lost may take effect after the restart)",
+    ),
+    (
+        22947,
+        "(the world: a wish of the user who protects the source was on its way when the world was held to be at rest)",
     ),
 ];
 

@@ -113,9 +113,19 @@ impl Repository {
         OplogStore::open(self.objects.clone(), &self.prefix, &self.replica_set, incarnation).await
     }
 
+    /// The oplog of one incarnation without a look at it, to be removed whole or not.
+    pub fn oplog_unread(&self, incarnation: Incarnation) -> OplogStore {
+        OplogStore::unread(self.objects.clone(), &self.prefix, &self.replica_set, incarnation)
+    }
+
     /// Opens the sync store of one incarnation.
     pub async fn sync(&self, incarnation: Incarnation) -> Result<SyncStore, StoreError> {
         let store = SyncStore::open(self.objects.clone(), &self.prefix, &self.replica_set, incarnation).await?;
         Ok(store.fenced(self.fence.clone()))
+    }
+
+    /// The sync store of one incarnation without a look at it, to be removed whole or not.
+    pub fn sync_unread(&self, incarnation: Incarnation) -> SyncStore {
+        SyncStore::unread(self.objects.clone(), &self.prefix, &self.replica_set, incarnation).fenced(self.fence.clone())
     }
 }

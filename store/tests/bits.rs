@@ -295,6 +295,26 @@ async fn what_nobody_has_stays_lost_until_somebody_puts_it_again() {
     assert_eq!(faults(&objects).await, Vec::<String>::new());
 }
 
+/// Found by the simulation (seed 12606): the mending had got no further, and a restore elsewhere met the damaged pack first.
+#[tokio::test]
+async fn a_block_that_rests_twice_is_read_where_it_is_whole() {
+    let (objects, wanted) = filled().await;
+    let owner = open(&objects, 2).await;
+    for id in wanted.blocks.keys() {
+        owner.blocks().get(*id).await.unwrap();
+    }
+    let pack = first_pack(&objects);
+    damage(&objects, &pack, 230).await;
+    let plan = owner.blocks().plan_mend(&pack).await.unwrap();
+    assert!(owner.blocks().mend(&plan).await.unwrap().is_empty());
+    assert!(objects.contents().contains_key(&pack));
+    let (store, host) = (Arc::new(objects.clone()), Host::real().unwrap());
+    let reader = Repository::open_to_read(store, &host, &replica_set()).await.unwrap();
+    for (id, raw) in &wanted.blocks {
+        assert_eq!(reader.blocks().get(*id).await.unwrap(), raw);
+    }
+}
+
 /// The control state names the pack before it goes; a new owner must not trust it.
 #[tokio::test]
 async fn a_new_owner_does_not_trust_a_mended_pack_that_a_former_one_may_still_delete() {

@@ -65,6 +65,9 @@ fn base(snapshot: Option<SnapshotId>, image: &ImageRef) -> Base {
 /// What of the oplog of one incarnation is stored without a hole and not given up; the command that gives up comes before
 /// the deletion. Nothing of an oplog that cannot be opened for damage: snapshots can be restored without it.
 pub async fn proven(set: &Set, state: &ControlState, incarnation: Incarnation) -> Result<Option<Proven>, Refusal> {
+    if keeping::is_given_up(state, &set.id, incarnation) {
+        return Ok(None);
+    }
     let stores = match set.stores(incarnation).await {
         Err(StoreError::Damaged { key, detail }) => {
             tracing::warn!(set = %set.id, key, detail, "an oplog is damaged; nothing of it is offered");

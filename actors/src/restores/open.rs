@@ -80,11 +80,9 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Re
     let oplog = oplog.as_ref();
     let made = headwater_restore::materialize::materialize(blocks(set), scratch, image, oplog, until, prepared, |_| {});
     let made = made.await.map_err(unmade)?;
-    // A snapshot of one member whose oplog is not there any more shows what is known.
+    // A snapshot of one member whose oplog is not there any more shows what is known; an instant is a promise.
     match made.undecided() {
-        Some(undecided) if oplog.is_some() || !plan.is_whole_image() => {
-            Err(refuse_undecided(set, plan, undecided).await?)
-        }
+        Some(undecided) if oplog.is_some() || !plan.as_it_is => Err(refuse_undecided(set, plan, undecided).await?),
         _ => Ok(made),
     }
 }

@@ -95,12 +95,12 @@ pub(super) async fn plan_kept_at(set: &Set, at: &At, restore: &Restore) -> Resul
         return plan_at(set, at).await;
     };
     let base = kept_base(set, image)?;
-    let until = match at {
-        At::Position(position) => Ts::from(*position),
-        At::Snapshot(_) => base.at.ts,
+    let (until, as_it_is) = match at {
+        At::Position(position) => (Ts::from(*position), false),
+        At::Snapshot(_) => (base.at.ts, true),
         _ => return plan_at(set, at).await,
     };
-    Ok(Plan { base, until })
+    Ok(Plan { base, until, as_it_is })
 }
 
 /// Where the oplog ends that a plan applies to its image; nothing is needed of it for a whole image, whose last entry lies
@@ -206,6 +206,7 @@ mod tests {
                 bytes: 0,
             },
             until: Ts(until),
+            as_it_is: false,
         };
         assert_eq!(oplog_until(&plan(100), Some(&image)), Ts(90));
         assert_eq!(oplog_until(&plan(120), Some(&image)), Ts(120));

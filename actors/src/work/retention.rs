@@ -93,20 +93,26 @@ impl RetentionWork {
         Ok(())
     }
 
-    /// Trims and merges the oplog of the present history, and removes that of ended ones.
+    /// Trims and merges the oplog of the present history, and removes that of ended ones. One that cannot be tended holds no
+    /// other one up.
     async fn tend_oplog(&self) -> Result<(), Fault> {
         let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
+        let mut tended = self.tend_present(&state, &record).await;
         for incarnation in (1..record.incarnation.0).map(Incarnation) {
-            self.tend_ended(&state, &record, incarnation).await?;
+            tended = tended.and(self.tend_ended(&state, &record, incarnation).await);
         }
+        tended
+    }
+
+    async fn tend_present(&self, state: &State, record: &ReplicaSet) -> Result<(), Fault> {
         let oplog = self.set.stores(record.incarnation).await?.oplog;
         let Some((start, _)) = oplog.range() else {
             return Ok(());
         };
-        let plan = keeping::plan(&state, &self.set.id, self.now_ms()).unwrap_or_default();
-        let mut floor = keeping::oplog_floor(&state, &self.set.id, record.incarnation);
+        let plan = keeping::plan(state, &self.set.id, self.now_ms()).unwrap_or_default();
+        let mut floor = keeping::oplog_floor(state, &self.set.id, record.incarnation);
         if let Some(needed) = plan.oplog_needed_from.filter(|needed| floor.unwrap_or(start) < *needed)
-            && self.give_up(&record, record.incarnation, needed).await?
+            && self.give_up(record, record.incarnation, needed).await?
         {
             floor = Some(needed);
         }
@@ -118,19 +124,25 @@ impl RetentionWork {
     }
 
     async fn tend_ended(&self, state: &State, record: &ReplicaSet, incarnation: Incarnation) -> Result<(), Fault> {
-        let stores = self.set.stores(incarnation).await?;
-        let Some((_, tip)) = stores.oplog.range() else {
-            return Ok(());
-        };
-        // What was given up is removed to the end, whatever was left of it before.
-        let is_given_up = keeping::oplog_floor(state, &self.set.id, incarnation).is_some_and(|floor| floor >= tip);
-        let over = keeping::is_over(state, &self.set.id, incarnation, tip, self.now_ms());
-        if is_given_up || over && self.give_up(record, incarnation, tip).await? {
-            tracing::info!(set = %self.set.id, %incarnation, "the oplog of an ended history goes");
-            stores.sync.remove_all().await?;
-            stores.oplog.remove_all().await?;
+        if keeping::is_given_up(state, &self.set.id, incarnation) || self.end(state, record, incarnation).await? {
+            // Whole or not: part of it may be gone, or have come back by a write that took effect late.
+            let removed = self.set.repository.oplog_unread(incarnation).remove_all().await?;
+            if removed > 0 {
+                tracing::info!(set = %self.set.id, %incarnation, "the oplog of an ended history goes");
+            }
         }
         Ok(())
+    }
+
+    /// Gives an ended history up if it is over.
+    async fn end(&self, state: &State, record: &ReplicaSet, incarnation: Incarnation) -> Result<bool, Fault> {
+        let range = self.set.stores(incarnation).await?.oplog.range();
+        let over =
+            |(_, tip): &(Optime, Optime)| keeping::is_over(state, &self.set.id, incarnation, *tip, self.now_ms());
+        match range.filter(over) {
+            Some((_, tip)) => self.give_up(record, incarnation, tip).await,
+            None => Ok(false),
+        }
     }
 
     async fn give_up(&self, record: &ReplicaSet, incarnation: Incarnation, keep_after: Optime) -> Result<bool, Fault> {

@@ -319,6 +319,10 @@ fn an_ended_history_stays_restorable_until_the_present_one_is_and_its_window_is_
     state.snapshots.insert((set(), snapshot("now")), snapshot_of_now);
     assert!(keeping::is_over(&state, &set(), Incarnation(1), tip, late_ms));
     assert!(!keeping::is_over(&state, &set(), Incarnation(1), tip, DAY_30_MS));
+    // It goes as a whole: a slice behind the tip that takes effect late is nobody's.
+    assert!(!keeping::is_given_up(&state, &set(), Incarnation(1)));
+    done(&mut state, &trim(NEW_YEAR_S + 30 * DAY_S, late_ms));
+    assert!(keeping::is_given_up(&state, &set(), Incarnation(1)));
 }
 
 #[test]

@@ -68,6 +68,9 @@ pub struct Plan {
     pub base: Base,
     /// Entries after `base.at` up to and including this position are applied to it.
     pub until: Ts,
+    /// The image was asked for by its name: it is shown as it is, also where of a transaction over several shards it is not
+    /// known whether it had committed by then.
+    pub as_it_is: bool,
 }
 
 impl Plan {
@@ -186,6 +189,7 @@ pub fn plan(bases: &[Base], ranges: &[Proven], current: Incarnation, wanted: &Wa
             Ok(Plan {
                 base: base.clone(),
                 until: base.at.ts,
+                as_it_is: true,
             })
         }
         Wanted::Latest => {
@@ -201,6 +205,7 @@ pub fn plan(bases: &[Base], ranges: &[Proven], current: Incarnation, wanted: &Wa
             Ok(Plan {
                 base: base.clone(),
                 until,
+                as_it_is: false,
             })
         }
         Wanted::Position(ts) => {
@@ -218,6 +223,7 @@ fn reaching(bases: &[Base], ranges: &[Proven], ts: Ts) -> Option<Plan> {
     Some(Plan {
         base: base.clone(),
         until: ts,
+        as_it_is: false,
     })
 }
 

@@ -28,6 +28,7 @@ pub fn ways(bases: &[Base], ranges: &[Proven], current: Incarnation, at: Ts) -> 
     let plan = |base: &Base| Plan {
         base: base.clone(),
         until: at,
+        as_it_is: false,
     };
     Some(Ways {
         near: plan(near),

@@ -96,6 +96,11 @@ impl Catalog {
         all.any(|((_, of), (incarnation, _))| of == set && *incarnation > Incarnation(1))
     }
 
+    /// Whether all of an ended history was given up.
+    pub fn is_given_up(&self, set: &ReplicaSetId, incarnation: Incarnation) -> bool {
+        self.floors.get(&(set.clone(), incarnation)) == Some(&Optime::LAST)
+    }
+
     /// A user asked for it to go.
     pub fn may_vanish(&mut self, snapshot: SnapshotId) {
         self.may_vanish.insert(snapshot);

@@ -48,11 +48,11 @@ pub struct Stored {
 pub async fn check(
     objects: Arc<dyn Objects>,
     id: &ReplicaSetId,
-    incarnations: u64,
+    incarnations: impl IntoIterator<Item = Incarnation>,
     source: &set::Shared,
 ) -> Result<Vec<Stored>, Broken> {
     let mut all = Vec::new();
-    for incarnation in (1..=incarnations).map(Incarnation) {
+    for incarnation in incarnations {
         let unreadable = |e: &dyn std::fmt::Display| Broken::Unreadable {
             incarnation,
             detail: e.to_string(),

@@ -21,7 +21,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use headwater_cluster::{Figures, State};
-use headwater_model::ReplicaSetId;
+use headwater_model::{Incarnation, ReplicaSetId};
 use headwater_protocol::admin::{Status, Timeline};
 use headwater_protocol::agent::OplogAck;
 
@@ -291,6 +291,11 @@ impl Oracle {
     /// Whether a replica set has a history that ended.
     pub fn was_copied_anew(&self, set: &ReplicaSetId) -> bool {
         self.inner.borrow().catalog.was_copied_anew(set)
+    }
+
+    /// Whether all of an ended history was given up.
+    pub fn is_given_up(&self, set: &ReplicaSetId, incarnation: Incarnation) -> bool {
+        self.inner.borrow().catalog.is_given_up(set, incarnation)
     }
 
     /// A user is told what can be restored.

@@ -244,10 +244,10 @@ fn number(bytes: &mut &[u8]) -> Option<u64> {
 
 /// Holds the logs of all members against each other. For a cluster at rest: while it works, entries that no majority took
 /// may differ.
-pub fn check(disks: &[MemoryDisk]) -> Result<(), Apart> {
-    let logs: Vec<_> = disks.iter().map(MemoryDisk::durable).collect();
-    for (one, log) in logs.iter().enumerate() {
-        for (other, other_log) in logs.iter().enumerate().skip(one + 1) {
+pub fn check(disks: &[(usize, MemoryDisk)]) -> Result<(), Apart> {
+    let logs: Vec<_> = disks.iter().map(|(number, disk)| (*number, disk.durable())).collect();
+    for (at, (one, log)) in logs.iter().enumerate() {
+        for (other, other_log) in &logs[at + 1..] {
             for (key, entry) in log.iter().filter(|(key, _)| key.starts_with(LOG)) {
                 if other_log.get(key).is_some_and(|found| found != entry) {
                     let index = key[LOG.len()..].try_into().map_or(0, u64::from_be_bytes);

@@ -185,8 +185,8 @@ impl OplogStore {
     }
 
     /// Removes the oplog of this incarnation. The newest slices go first and the manifests last, so that what is left after a
-    /// crash is still an unbroken chain, and removed by another call.
-    pub async fn remove_all(&self) -> Result<(), StoreError> {
+    /// crash is still an unbroken chain, and removed by another call. Answers how many objects went.
+    pub async fn remove_all(&self) -> Result<u64, StoreError> {
         let _one_at_a_time = self.maintaining.lock().await;
         let listing = self.listing().await?;
         let slices = listing.slices.into_keys().rev();
@@ -194,10 +194,12 @@ impl OplogStore {
         let segments = listing.segments.into_iter().map(|(_, key)| key);
         let manifests = listing.manifests.into_iter();
         let manifests = manifests.map(|number| keys::manifest(&self.folder, number));
+        let mut removed = 0;
         for key in slices.chain(segments).chain(manifests) {
             self.objects.delete(&key).await?;
+            removed += 1;
         }
         *self.index() = None;
-        Ok(())
+        Ok(removed)
     }
 }

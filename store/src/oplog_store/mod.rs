@@ -54,7 +54,19 @@ impl OplogStore {
         replica_set: &ReplicaSetId,
         incarnation: Incarnation,
     ) -> Result<OplogStore, StoreError> {
-        let store = OplogStore {
+        let store = OplogStore::unread(objects, prefix, replica_set, incarnation);
+        store.refresh().await?;
+        Ok(store)
+    }
+
+    /// The same without a look at what is there: for an oplog that is to be removed, whole or not.
+    pub fn unread(
+        objects: Arc<dyn Objects>,
+        prefix: &str,
+        replica_set: &ReplicaSetId,
+        incarnation: Incarnation,
+    ) -> OplogStore {
+        OplogStore {
             objects,
             replica_set: replica_set.clone(),
             incarnation,
@@ -63,9 +75,7 @@ impl OplogStore {
             appending: tokio::sync::Mutex::default(),
             maintaining: tokio::sync::Mutex::default(),
             segment: Mutex::default(),
-        };
-        store.refresh().await?;
-        Ok(store)
+        }
     }
 
     /// Marks where the incarnation starts. Again with the same position: no change.

@@ -99,10 +99,9 @@ impl State {
 
     /// The same for a block with others below it: whether those are to be marked now. `None` if it is not known.
     pub(super) fn enter(&mut self, id: &BlockId) -> Option<bool> {
-        if self.pending.contains_key(id) {
-            return Some(true);
-        }
-        let row = self.table.number(id)?;
+        let Some(row) = self.table.number(id) else {
+            return self.pending.contains_key(id).then_some(true);
+        };
         Some(self.census.as_mut().is_none_or(|census| census.enter(row)))
     }
 

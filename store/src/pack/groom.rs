@@ -230,9 +230,8 @@ impl CensusRun {
                 inner.state().add_again(id, stored);
             }
         }
-        if copied > 0 {
-            self.store.flush().await?;
-        }
+        // Also with nothing copied now: a groom that failed may have taken blocks of these packs into memory.
+        self.store.flush().await?;
         if inner.state().are_empty_now(&numbers(packs)) {
             Ok(copied)
         } else {

@@ -87,6 +87,22 @@ impl PackStore {
         }
     }
 
+    /// A block that cannot be read out of `pack`, out of another one: it rests twice while a groom or a mending goes on, and
+    /// a reader may know the worse of the two.
+    pub(super) async fn intact_elsewhere(&self, id: BlockId, pack: &str) -> Result<Option<Bytes>, StoreError> {
+        let mut plan = MendPlan {
+            pack: pack.to_owned(),
+            lost: BTreeSet::from([id]),
+            ..MendPlan::default()
+        };
+        self.look_elsewhere(&mut plan).await?;
+        let Some((key, range)) = plan.elsewhere.remove(&id) else {
+            return Ok(None);
+        };
+        let stored = self.intact(id, &key, range).await?;
+        Ok(stored.and_then(|stored| format::unpack_block(&self.inner.naming, id, &stored).ok()))
+    }
+
     /// A groom that was interrupted leaves blocks that rest twice.
     async fn look_elsewhere(&self, plan: &mut MendPlan) -> Result<(), StoreError> {
         for other in self.packs().await?.into_iter().filter(|other| other.key != plan.pack) {

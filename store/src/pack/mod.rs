@@ -303,6 +303,10 @@ impl Blocks for PackStore {
                 self.look_again().await?;
                 at_rest::read(&self.inner, id).await?
             }
+            Err(StoreError::Damaged { key, detail }) => match self.intact_elsewhere(id, &key).await? {
+                Some(raw) => raw,
+                None => return Err(StoreError::Damaged { key, detail }),
+            },
             read => read?,
         };
         self.inner.cache().insert(id, raw.clone());

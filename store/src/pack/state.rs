@@ -71,11 +71,8 @@ impl State {
 
     /// Whether the block is durable or pending. Who asks may rely on it from now on: a running census counts it as alive.
     pub fn contains(&mut self, id: &BlockId) -> bool {
-        if self.pending.contains_key(id) {
-            return true;
-        }
         let Some(row) = self.table.number(id) else {
-            return false;
+            return self.pending.contains_key(id);
         };
         if let Some(census) = &mut self.census {
             census.mark(row);
@@ -98,6 +95,10 @@ impl State {
 
     /// Takes a block that rests in a condemned pack into the open pack, to rest elsewhere.
     pub(super) fn add_again(&mut self, id: BlockId, stored: Bytes) {
+        // What was taken in by an attempt that failed is on its way already.
+        if self.pending.contains_key(&id) {
+            return;
+        }
         self.open_bytes += stored.len();
         self.open.push(id);
         self.pending.insert(id, stored);

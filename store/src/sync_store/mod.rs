@@ -119,17 +119,27 @@ impl SyncStore {
         replica_set: &ReplicaSetId,
         incarnation: Incarnation,
     ) -> Result<SyncStore, StoreError> {
-        let store = SyncStore {
+        let store = SyncStore::unread(objects, prefix, replica_set, incarnation);
+        let state = store.load().await?;
+        *store.state() = state;
+        Ok(store)
+    }
+
+    /// The same without a look at what is there: for a sync that is to be removed, whole or not.
+    pub fn unread(
+        objects: Arc<dyn Objects>,
+        prefix: &str,
+        replica_set: &ReplicaSetId,
+        incarnation: Incarnation,
+    ) -> SyncStore {
+        SyncStore {
             objects,
             replica_set: replica_set.clone(),
             incarnation,
             folder: format!("{prefix}sync/{:016x}/", incarnation.0),
             state: Mutex::default(),
             fence: None,
-        };
-        let state = store.load().await?;
-        *store.state() = state;
-        Ok(store)
+        }
     }
 
     /// Looks anew at what has arrived: a former owner may have taken slices in after this process looked. Once the end is

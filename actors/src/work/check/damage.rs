@@ -99,10 +99,12 @@ pub(super) async fn note(set: &Arc<Set>, mut finding: Finding) -> Result<Noted, 
 async fn mend(set: &Arc<Set>, finding: &mut Finding) -> Result<Option<String>, Fault> {
     let store = set.repository.blocks();
     let wanted = store.blocks_in(&finding.object);
-    // Nothing is looked for there, or it is about no pack: there is nothing to write.
-    if finding.lost.is_empty() || !finding.lost.is_subset(&wanted) {
+    // Nobody knows what was in it, or it is about no pack: there is nothing to write.
+    let is_unknown = finding.lost.is_empty() && finding.kind == DamageKind::PackIndex;
+    if is_unknown || !finding.lost.is_subset(&wanted) {
         return Ok(None);
     }
+    // With nothing lost, a mending that got no further is carried on: readers elsewhere may still look there.
     let plan = store.plan_mend(&finding.object).await?;
     tracing::warn!(
         set = %set.id, pack = plan.pack, in_memory = plan.in_memory.len(), elsewhere = plan.elsewhere.len(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use headwater_cluster::integrity::{CheckKind, DamageKind};
+use headwater_cluster::keeping;
 use headwater_cluster::shares::{self, Share};
 use headwater_model::Incarnation;
 use headwater_store::objects::StoreError;
@@ -113,8 +114,10 @@ impl Run {
 
     /// Follows the oplog of every history; with `read`, every byte of it.
     pub async fn oplog(&mut self, read: bool) -> Result<(), Fault> {
-        let (_, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
-        for incarnation in (1..=record.incarnation.0).map(Incarnation) {
+        let (state, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;
+        let kept = |incarnation: &Incarnation| !keeping::is_given_up(&state, &self.set.id, *incarnation);
+        let histories: Vec<_> = (1..=record.incarnation.0).map(Incarnation).filter(kept).collect();
+        for incarnation in histories {
             let store = match self.set.stores(incarnation).await {
                 Ok(stores) => stores.oplog,
                 Err(StoreError::Damaged { key, detail }) => {

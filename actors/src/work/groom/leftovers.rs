@@ -70,7 +70,7 @@ pub async fn remove(set: &Arc<Set>, emptied: &mut BTreeSet<Incarnation>) -> Resu
     let (_, record) = set.record().map_err(|r| Fault::Retry(r.message))?;
     for incarnation in (1..record.incarnation.0).map(Incarnation) {
         if !emptied.contains(&incarnation) {
-            set.repository.sync(incarnation).await?.remove_all().await?;
+            set.repository.sync_unread(incarnation).remove_all().await?;
             emptied.insert(incarnation);
         }
     }
