@@ -309,9 +309,20 @@ async fn restores_of_cluster(world: &World, timeline: &Timeline) {
 
 /// Takes a snapshot; gives what can be restored then.
 async fn snapshot(world: &World) -> Result<Timeline, Violation> {
-    let asked = wishes::snapshot(world, 0).await;
-    let asked = asked.ok_or_else(|| Violation::Stuck(0, "a snapshot was refused".to_owned()))?;
     let began = Instant::now();
+    // Those that the timetable asked for while nothing went on may be under way: users are told to wait.
+    let asked = loop {
+        match wishes::snapshot(world, 0).await {
+            Some(asked) => break asked,
+            None if began.elapsed() > LIVENESS => {
+                return Err(Violation::Stuck(
+                    LIVENESS.as_secs(),
+                    "a snapshot was refused".to_owned(),
+                ));
+            }
+            None => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    };
     loop {
         let timeline = wishes::timeline(world, 0).await;
         if let Some(timeline) = timeline

@@ -23,7 +23,7 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 39] = [
+const FOUND: [(u64, &str); 41] = [
     (
         13,
         "a node that does not own a shard could not plan a restore from a snapshot with transactions open in it: planning wrote blocks",
@@ -170,6 +170,15 @@ const FOUND: [(u64, &str); 39] = [
     (
         22947,
         "(the world: a wish of the user who protects the source was on its way when the world was held to be at rest)",
+    ),
+    (
+        26912,
+        "a check found blocks of a damaged pack that the head had written again and not made durable yet: snapshots were offered \
+         that no other node could read",
+    ),
+    (
+        25508,
+        "(the world: a user who is told that enough snapshots are being taken waits for one of them)",
     ),
 ];
 

@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+pub mod azure;
 pub mod ballast;
 pub mod bank;
 pub mod bed;
@@ -39,6 +40,7 @@ pub mod webhook;
 pub mod wire;
 pub mod workload;
 
+pub use azure::Azure;
 pub use bed::{Bed, versions};
 pub use certificates::{Authority, Certificate};
 pub use contents::{Contents, Scope};

@@ -14,7 +14,7 @@ use headwater_store::backend::open::{Places, open};
 use headwater_store::conformance;
 use headwater_store::objects::{Objects, Put, StoreError};
 use headwater_tests::http_front::{HttpFront, Mishap, Request};
-use headwater_tests::{Bed, ReplicaSetSpec, S3, s3};
+use headwater_tests::{Azure, Bed, ReplicaSetSpec, S3, azure, s3};
 
 type Opening = BoxFuture<'static, Result<Arc<dyn Objects>, StoreError>>;
 
@@ -72,19 +72,42 @@ async fn google_conforms_on_a_double_that_knows_its_condition() -> Result<()> {
     Ok(())
 }
 
+/// Run where the double is installed (`cargo xtask azure`): it needs Node.
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_conforms_when_the_service_has_mishaps() -> Result<()> {
-    let service = S3::start().await?;
-    // Never a lost answer to a write that only one may win: then nobody would be told to have won.
-    let decide = |request: &Request| match (request.number % 13, request.method.as_str()) {
+async fn azure_conforms_also_when_the_service_has_mishaps() -> Result<()> {
+    let Some(service) = Azure::start().await? else {
+        eprintln!("NOT RUN: the double of Azure is not installed; `cargo xtask azure` does that");
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    let key = folder.path().join("key");
+    std::fs::write(&key, format!("{}\n", xtask::azure_double::KEY))?;
+    conformance::check(&opener(&azure::uri(service.port(), "some/prefix", &key), None)?).await?;
+    let shaken = HttpFront::before(service.port(), mishaps).await?;
+    conformance::check(&opener(&azure::uri(shaken.port(), "p", &key), None)?).await?;
+    ensure!(shaken.mishaps() > 50, "only {} mishaps", shaken.mishaps());
+    let missing = azure::uri(service.port(), "p", &key).replace("az://backups", "az://nowhere");
+    let error = opener(&missing, None)?().await.err().context("it opened")?;
+    ensure!(!error.to_string().contains(xtask::azure_double::KEY), "{error}");
+    Ok(())
+}
+
+/// Never a lost answer to a write that only one may win: then nobody would be told to have won.
+fn mishaps(request: &Request) -> Mishap {
+    match (request.number % 13, request.method.as_str()) {
         (1, _) => Mishap::Throttled,
         (3, _) => Mishap::FailedBefore,
         (4, "GET" | "HEAD") => Mishap::Cut,
         (5, "GET" | "DELETE") => Mishap::Unanswered,
         (6, "GET") => Mishap::Slow,
         _ => Mishap::None,
-    };
-    let front = HttpFront::before(service.port(), decide).await?;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_conforms_when_the_service_has_mishaps() -> Result<()> {
+    let service = S3::start().await?;
+    let front = HttpFront::before(service.port(), mishaps).await?;
     conformance::check(&opener(&s3::uri(front.port(), "p"), None)?).await?;
     ensure!(front.mishaps() > 50, "only {} mishaps", front.mishaps());
     Ok(())

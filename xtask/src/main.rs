@@ -23,6 +23,8 @@ enum Chore {
         #[arg(long)]
         matrix: bool,
     },
+    /// Installs the double of Azure Blob Storage, with which its tests run from then on; needs Node with npm.
+    Azure,
     /// Checks everything: formatting, lints, house rules, documentation, tests, dependencies.
     Verify,
     /// Runs the simulation on many seeds; without any range, on those every change must pass.
@@ -147,6 +149,7 @@ enum MongodChore {
 fn main() -> Result<()> {
     match Arguments::parse().chore {
         Chore::Test { matrix } => test::run(matrix),
+        Chore::Azure => xtask::azure_double::install().map(drop),
         Chore::Verify => verify::run(),
         Chore::Sim { seeds, hours } => sim(seeds, hours),
         Chore::Demo => demo(),

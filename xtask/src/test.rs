@@ -1,13 +1,13 @@
 //! `cargo xtask test`: every test, with everything the tests need.
 
 use anyhow::Result;
-use xtask::{mongod, s3_double, tools};
+use xtask::{azure_double, mongod, s3_double, tools};
 
 use crate::chores::{cargo, has};
 
 /// Installs mongods, builds the binary, runs the tests of all rooms and those in the documentation.
 ///
-/// `matrix` runs the tests that are meant for every version on every version known, those with the genuine mongorestore,
+/// `matrix` runs the tests that are meant for every version on every version known, those with the genuine mongorestore and the double of Azure,
 /// and the long variants of others.
 pub fn run(matrix: bool) -> Result<()> {
     let versions: Vec<&str> = if matrix {
@@ -21,6 +21,7 @@ pub fn run(matrix: bool) -> Result<()> {
     s3_double::install()?;
     if matrix {
         tools::install()?;
+        azure_double::install()?;
     }
     // The same choice of packages as the tests have, so that dependencies are compiled once.
     cargo(&["build", "--workspace", "--bins", "--tests"]).run()?;

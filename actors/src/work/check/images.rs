@@ -94,6 +94,8 @@ impl Run {
                 "the snapshot is not complete, or was dropped".to_owned(),
             ));
         }
+        // What the head has written again since its pack was lost counts as there: only now it is, for other nodes too.
+        store.flush().await?;
         let mut findings = by_object(inspection.faults, |id| store.pack_of(&id), &store.damaged_packs());
         for (key, wrong) in at_rest.unsound() {
             let finding = findings.entry(key.clone()).or_insert_with(|| Finding::blocks(key, ""));
