@@ -29,6 +29,7 @@ async fn lead(node: Weak<Node>) {
             node.grant().await;
             node.tend_checkpoints().await;
             node.settle_members().await;
+            node.expel_strangers().await;
         }
         drop(node);
         tokio::time::sleep(EVERY).await;
@@ -49,6 +50,28 @@ impl Node {
         if self.leads_for().is_some_and(|span| span > SETTLES_AFTER) {
             // Not waited for long: it goes on by itself.
             let _ = tokio::time::timeout(EVERY, self.ground.control.settle()).await;
+        }
+    }
+
+    /// Takes the votes of nodes away that the cluster has forgotten: whoever took them out died in the middle.
+    async fn expel_strangers(&self) {
+        let control = &self.ground.control;
+        let nodes = &control.state().nodes;
+        let strangers: Vec<NodeId> = match nodes.is_empty() {
+            true => Vec::new(),
+            false => control
+                .voters()
+                .into_iter()
+                .filter(|id| !nodes.contains_key(id))
+                .collect(),
+        };
+        if strangers.is_empty() || self.leads_for().is_none_or(|span| span < SETTLES_AFTER) {
+            return;
+        }
+        let _one_at_a_time = self.membership.lock().await;
+        for id in strangers.into_iter().filter(|id| *id != self.id()) {
+            tracing::warn!(node = %id, "a node that was removed has a vote still: it is taken away");
+            let _ = tokio::time::timeout(EVERY, control.expel(id)).await;
         }
     }
 

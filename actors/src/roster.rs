@@ -60,8 +60,11 @@ impl Backup {
     pub async fn remove_node(&self, node: u64) -> Result<ClusterView, Refusal> {
         let view = self.cluster();
         let known = view.nodes.iter().find(|known| known.id == node);
-        let known = known.ok_or_else(|| not_found("node", node))?;
-        if known.answers && !known.replica_sets.is_empty() {
+        // One that was forgotten may have its vote still, when an attempt before was interrupted.
+        if known.is_none() && !self.node.ground.control.members().contains_key(&NodeId(node)) {
+            return Err(not_found("node", node));
+        }
+        if let Some(known) = known.filter(|known| known.answers && !known.replica_sets.is_empty()) {
             let message = format!(
                 "node {node} answers and owns {} replica sets: drain it first, with `headwater cluster drain {node}`",
                 known.replica_sets.len()

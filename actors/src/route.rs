@@ -203,9 +203,12 @@ impl Backup {
     }
 
     /// Takes a node out. One that is out already is no fault.
+    ///
+    /// Order: forgotten → without a vote → told. A node that is forgotten gets no vote again, and its vote is taken away by
+    /// whoever leads next ([`Node::expel_strangers`]); reversed, one that was told could come back, and its disk be thrown away.
     async fn expel(&self, id: NodeId) -> Result<Accepted, Refusal> {
         let control = &self.node.ground.control;
-        if !control.state().nodes.contains_key(&id) {
+        if !control.state().nodes.contains_key(&id) && !control.members().contains_key(&id) {
             return Ok(Accepted {});
         }
         if id == self.node.id() {
@@ -217,14 +220,14 @@ impl Backup {
             return Err(Refusal::new(RefusalKind::Unavailable, message));
         }
         let _one_at_a_time = self.node.membership.lock().await;
+        forget(control, id).await?;
         control.expel(id).await.map_err(unavailable)?;
-        // Told before it is forgotten with its address; one that does not hear it finds out when it starts again.
+        // One that does not hear it finds out when it starts again.
         let told: Result<Accepted, Refusal> =
             peers::ask(control.transport().as_ref(), id, &Ask::Removed, &[], COURTESY).await;
         if let Err(refusal) = told {
             tracing::info!(node = %id, "the removed node was not told: {}", refusal.message);
         }
-        forget(control, id).await?;
         Ok(Accepted {})
     }
 }

@@ -158,6 +158,8 @@ pub struct Set {
     pub cuts: crate::work::cut::Cuts,
     /// Read-locked from the writing of an image's manifest until it is known; write-locked while leftovers are removed.
     pub images: Arc<tokio::sync::RwLock<()>>,
+    /// Held by whoever has the head. Blocks that only a head knows of are alive though no image names them.
+    pub head: Arc<Mutex<()>>,
     /// When images were cut, by this process.
     cut: std::sync::Mutex<BTreeMap<(Incarnation, String), Instant>>,
     /// The assignment this node works under; `None` when it only reads.
@@ -208,6 +210,7 @@ impl Set {
             check_waker: Waker::default(),
             cuts: crate::work::cut::Cuts::default(),
             images: Arc::default(),
+            head: Arc::default(),
             cut: std::sync::Mutex::default(),
             epoch,
             fenced: std::sync::Mutex::default(),

@@ -20,8 +20,8 @@ impl Addresses {
         self.lock().extend(addresses);
     }
 
-    /// Keeps the addresses as the control state says; before it says anything, those that were told at the join. Ends with
-    /// the control.
+    /// Keeps the addresses as the control state says; before it says anything, those that were told at the join. The address
+    /// of a node that was taken out stays until another node has it. Ends with the control.
     pub async fn follow(self, control: Control) {
         let mut changes = control.watch();
         loop {
@@ -30,7 +30,11 @@ impl Addresses {
             let nodes: BTreeMap<u64, String> = nodes.filter(|(_, address)| !address.is_empty()).collect();
             match nodes.is_empty() {
                 true => self.know(control.members().into_iter().map(|(id, address)| (id.0, address))),
-                false => *self.lock() = nodes,
+                false => {
+                    let mut known = self.lock();
+                    known.retain(|_, address| nodes.values().all(|present| present != address));
+                    known.extend(nodes);
+                }
             }
             if changes.changed().await.is_err() {
                 return;

@@ -93,6 +93,10 @@ pub(crate) fn removed(state: &mut State, set: &ReplicaSetId, epoch: Epoch, packs
     if let Some(grooming) = state.grooms.get_mut(set) {
         grooming.condemned.retain(|key| !packs.contains(key));
     }
+    // Of a pack that is gone nothing is damaged any more.
+    if let Some(known) = state.integrity.get_mut(set) {
+        known.damage.retain(|object, _| !packs.contains(object));
+    }
     Ok(Response::Done)
 }
 

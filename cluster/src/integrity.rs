@@ -300,25 +300,25 @@ pub(crate) fn note(state: &mut State, set: &ReplicaSetId, epoch: Epoch, object: 
     damage
         .snapshots
         .retain(|id| state.snapshots.contains_key(&(set.clone(), id.clone())));
-    let known = state.integrity.get(set).map(|known| &known.damage);
-    match known.and_then(|known| known.get(object)) {
-        Some(before) => {
-            damage.found_ms = before.found_ms;
-            damage.oplog = around(before.oplog, damage.oplog);
+    let known = &mut state.integrity.entry(set.clone()).or_default().damage;
+    let is_one_too_many = !known.contains_key(object) && known.len() + 1 >= limits::DAMAGE_KEPT_PER_SET;
+    let object = if is_one_too_many { MORE_OBJECTS } else { object };
+    if let Some(before) = known.get(object) {
+        damage.found_ms = before.found_ms;
+        damage.oplog = around(before.oplog, damage.oplog);
+        if is_one_too_many {
+            damage.snapshots.extend(before.snapshots.iter().cloned());
+            damage.head |= before.head;
+            damage.blocks += before.blocks;
         }
-        None if known.is_some_and(|known| known.len() >= limits::DAMAGE_KEPT_PER_SET) => {
-            let message = format!(
-                "{} damaged objects of {set} are known already",
-                limits::DAMAGE_KEPT_PER_SET
-            );
-            return Err(Response::refused(RefusalKind::Limit, message));
-        }
-        None => {}
     }
-    let known = state.integrity.entry(set.clone()).or_default();
-    known.damage.insert(object.to_owned(), damage);
+    known.insert(object.to_owned(), damage);
     Ok(Response::Done)
 }
+
+/// Stands for the damaged objects beyond those that are remembered one by one: whom they concern is known of all of them
+/// together. The next check of everything that finds fewer clears it.
+const MORE_OBJECTS: &str = "more objects";
 
 /// A segment may be damaged in several places: everything from the first to the last counts as lost.
 fn around(

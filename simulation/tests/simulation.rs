@@ -23,7 +23,7 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 41] = [
+const FOUND: [(u64, &str); 42] = [
     (
         13,
         "a node that does not own a shard could not plan a restore from a snapshot with transactions open in it: planning wrote blocks",
@@ -170,6 +170,11 @@ const FOUND: [(u64, &str); 41] = [
     (
         22947,
         "(the world: a wish of the user who protects the source was on its way when the world was held to be at rest)",
+    ),
+    (
+        30745,
+        "a node that was told of its removal got its vote back when all nodes died before it was forgotten, and its disk was thrown \
+         away",
     ),
     (
         26912,

@@ -315,6 +315,68 @@ async fn a_block_that_rests_twice_is_read_where_it_is_whole() {
     }
 }
 
+/// What a mending wrote anew is looked for where it was written, also by the next owner: a groom of the next one would take the
+/// copy that is whole for a dead one.
+#[tokio::test]
+async fn the_next_owner_of_a_mended_pack_keeps_the_copies_that_are_whole() {
+    let (objects, wanted) = filled().await;
+    let former = open(&objects, 2).await;
+    for id in wanted.blocks.keys() {
+        former.blocks().get(*id).await.unwrap();
+    }
+    let pack = first_pack(&objects);
+    damage(&objects, &pack, 230).await;
+    let plan = former.blocks().plan_mend(&pack).await.unwrap();
+    assert!(former.blocks().mend(&plan).await.unwrap().is_empty());
+    drop(former);
+    let next = open(&objects, 3).await;
+    next.blocks().recall_lost(&pack).await.unwrap();
+    let census = next.blocks().begin_census().unwrap();
+    for id in wanted.blocks.keys() {
+        census.mark(*id).unwrap();
+    }
+    let plan = groom::plan(&census.weigh().await.unwrap(), Thresholds::thorough());
+    assert!(plan.packs.iter().any(|weight| weight.key == pack), "{plan:?}");
+    census.condemn(&plan.packs).await.unwrap();
+    census.remove(&plan.packs).await.unwrap();
+    drop((census, next));
+    let last = open(&objects, 4).await;
+    for (id, raw) in &wanted.blocks {
+        assert_eq!(last.blocks().get(*id).await.unwrap(), raw);
+    }
+    assert_eq!(faults(&objects).await, Vec::<String>::new());
+}
+
+/// Blocks that a groom had taken into memory when it failed are not lost.
+#[tokio::test]
+async fn a_pack_that_a_groom_could_not_empty_is_mended_with_what_the_groom_has_in_memory() {
+    let (objects, wanted) = filled().await;
+    let repository = open(&objects, 2).await;
+    let blocks = repository.blocks();
+    let pack = first_pack(&objects);
+    for id in blocks.blocks_in(&pack) {
+        blocks.get(id).await.unwrap();
+    }
+    damage(&objects, &pack, 230).await;
+    let census = blocks.begin_census().unwrap();
+    for id in wanted.blocks.keys() {
+        census.mark(*id).unwrap();
+    }
+    let all = census.weigh().await.unwrap();
+    let its: Vec<_> = all.into_iter().filter(|weight| weight.key == pack).collect();
+    assert!(matches!(census.condemn(&its).await, Err(StoreError::Damaged { .. })));
+    assert_eq!(blocks.take_met().len(), 1, "the check hears of it");
+    drop(census);
+    let plan = blocks.plan_mend(&pack).await.unwrap();
+    assert!(plan.is_whole(), "{plan:?}");
+    assert!(blocks.mend(&plan).await.unwrap().is_empty());
+    blocks.remove_condemned(&[pack]).await.unwrap();
+    let again = open(&objects, 3).await;
+    for (id, raw) in &wanted.blocks {
+        assert_eq!(again.blocks().get(*id).await.unwrap(), raw);
+    }
+}
+
 /// The control state names the pack before it goes; a new owner must not trust it.
 #[tokio::test]
 async fn a_new_owner_does_not_trust_a_mended_pack_that_a_former_one_may_still_delete() {

@@ -12,6 +12,7 @@ use headwater_host::{Task, TaskEnded};
 use headwater_model::{Epoch, Incarnation, Optime};
 use headwater_store::blocks::Blocks;
 use headwater_store::objects::StoreError;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::set::Set;
 use crate::work::cut::CutImage;
@@ -41,6 +42,7 @@ pub fn entry_fault(e: HeadFault) -> Fault {
 pub struct HeadStore {
     set: Arc<Set>,
     incarnation: Incarnation,
+    _alive: OwnedMutexGuard<()>,
     /// The head. Whoever applies checks `memtable_bytes` by calling [`HeadStore::tend`].
     pub head: Head,
     spill: Option<Running<SpillDone>>,
@@ -69,12 +71,14 @@ fn settled<T>(result: Result<Result<T, HeadError>, TaskEnded>) -> Result<T, Faul
 }
 
 impl HeadStore {
-    /// Takes a head under care.
-    pub fn new(set: Arc<Set>, incarnation: Incarnation, head: Head) -> Self {
+    /// Takes a head under care, once no other one of the replica set is.
+    pub async fn new(set: Arc<Set>, incarnation: Incarnation, head: Head) -> Self {
+        let alive = set.head.clone().lock_owned().await;
         let written_at_last_image = set.repository.blocks().stats().stored_bytes_written;
         HeadStore {
             set,
             incarnation,
+            _alive: alive,
             head,
             spill: None,
             fold: None,
@@ -88,7 +92,7 @@ impl HeadStore {
         let bytes = manifest(&set, image.incarnation, &image.name).await?;
         let decoded = Image::decode(&bytes).map_err(fault)?;
         let head = Head::open(blocks(&set), decoded).await.map_err(fault)?;
-        Ok(HeadStore::new(set, image.incarnation, head))
+        Ok(HeadStore::new(set, image.incarnation, head).await)
     }
 
     /// Collects finished background work and starts what is due. Cheap when there is nothing to do.
@@ -192,16 +196,16 @@ impl HeadStore {
         let (image, spilled) = job.run(blocks(&self.set)).await.map_err(fault)?;
         self.head.finish_spill(spilled);
         self.set.repository.blocks().flush().await?;
+        // Held from before it is asked whether blocks are lost: who finds some meanwhile waits, and sees this image.
+        let unsettled = self.set.images.clone().read_owned().await;
         self.require_whole(&image).await?;
         let name = name(image.applied, epoch, self.set.ground.host.entropy.number());
         let manifest = image.encode().map_err(fault)?;
-        let unsettled = self.set.images.clone().read_owned().await;
         self.set.note_cut(self.incarnation, &name);
-        self.set
-            .repository
-            .images(self.incarnation)
-            .put(&name, &manifest)
-            .await?;
+        let images = self.set.repository.images(self.incarnation);
+        images.put(&name, &manifest).await?;
+        // From now on a command may be on its way.
+        self.set.note_cut(self.incarnation, &name);
         tracing::debug!(set = %self.set.id, name, "image ended");
         let written = self.set.repository.blocks().stats().stored_bytes_written;
         let stored = written - std::mem::replace(&mut self.written_at_last_image, written);

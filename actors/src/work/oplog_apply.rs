@@ -8,11 +8,12 @@ use bytes::Bytes;
 use headwater_cluster::Command;
 use headwater_cluster::checkpoints::{self, Bound, MemberCut};
 use headwater_model::{Optime, SnapshotId, Ts};
+use headwater_protocol::agent::RefusalKind;
 use headwater_protocol::slices::documents;
 use headwater_store::oplog_store::{OplogReader, OplogSlice, OplogStore};
 use tokio::time::Instant;
 
-use crate::commands::submit_as_child;
+use crate::commands::{submit, submit_as_child};
 use crate::set::Set;
 use crate::work::head_store::{HeadStore, entry_fault};
 use crate::work::under_way;
@@ -130,16 +131,25 @@ impl OplogApplyWork {
                 completed_ms: self.set.ground.host.clock.now_ms(),
             },
         };
-        let known = submit_as_child(&self.set.ground.control, command).await;
+        let known = submit(&self.set.ground.control, command).await;
+        if known
+            .as_ref()
+            .is_err_and(|refusal| refusal.kind == RefusalKind::Unavailable)
+        {
+            // It may be carried out yet: the image stays for as long as commands take that nobody waits for.
+            return known.map(|_| None).map_err(|refusal| Fault::Retry(refusal.message));
+        }
         self.set.settled(&cut.image);
         drop(cut.unsettled);
         match known {
+            Ok(_) => Ok(Some(Pace::Again)),
+            Err(refusal) if refusal.kind == RefusalKind::Stale => Err(Fault::Fenced(refusal.message)),
             // The checkpoint was given up meanwhile.
-            Err(Fault::Retry(why)) => {
+            Err(refusal) => {
+                let why = refusal.message;
                 tracing::info!(set = %self.set.id, "an image for checkpoint {id} was not taken: {why}");
                 Ok(None)
             }
-            other => other.map(|_| Some(Pace::Again)),
         }
     }
 

@@ -88,7 +88,8 @@ impl SyncWork {
         };
         let head = first_copy.finish(&set).await?;
         self.first_copy = None;
-        self.head = Some(HeadStore::new(set, self.incarnation, head));
+        self.head = None;
+        self.head = Some(HeadStore::new(set, self.incarnation, head).await);
         self.publish(record, Phase::ApplyingOplog).await
     }
 

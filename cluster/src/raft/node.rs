@@ -194,6 +194,9 @@ struct Desk {
 
 pub(crate) type Asker = oneshot::Sender<Result<Written, ControlError>>;
 
+/// Pauses before it is believed that Raft has ended and the process has not.
+const PAUSES: u32 = 16;
+
 impl Desk {
     async fn run(mut self) {
         let mut metrics = self.raft.metrics();
@@ -207,6 +210,10 @@ impl Desk {
                         match (changed, state) {
                             (Ok(()), Ok(())) => continue,
                             (_, state) => {
+                                // A runtime that is ending drops Raft's task, and this one as soon as it pauses.
+                                for _ in 0..PAUSES {
+                                    tokio::task::yield_now().await;
+                                }
                                 self.stop_in_doubt(state.err().unwrap_or(Fatal::Panicked));
                                 break None;
                             }

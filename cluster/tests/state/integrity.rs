@@ -92,3 +92,31 @@ fn a_removed_deployment_leaves_nothing_behind() {
     done(&mut state, &Command::RemoveDeployment { name: deployment() });
     assert!(state.integrity.is_empty());
 }
+
+#[test]
+fn what_is_damaged_beyond_the_bound_is_known_together_and_no_snapshot_of_it_is_forgotten() {
+    let mut state = routine();
+    for n in 0..limits::DAMAGE_KEPT_PER_SET + 5 {
+        done(&mut state, &note_damage(&format!("pack {n}")));
+    }
+    let known = &state.integrity_of(&set()).unwrap().damage;
+    assert_eq!(known.len(), limits::DAMAGE_KEPT_PER_SET);
+    let of_one = known["pack 0"].blocks;
+    assert_eq!(known["more objects"].blocks, 6 * of_one);
+    assert_eq!(known["more objects"].snapshots, known["pack 0"].snapshots);
+}
+
+#[test]
+fn of_a_pack_that_is_gone_nothing_is_damaged() {
+    let mut state = routine();
+    done(&mut state, &note_damage("p"));
+    done(&mut state, &note_damage("q"));
+    let gone = Command::PacksRemoved {
+        set: set(),
+        epoch: state.replica_sets[&set()].epoch,
+        packs: vec!["p".to_owned()],
+    };
+    done(&mut state, &gone);
+    let known = &state.integrity_of(&set()).unwrap().damage;
+    assert_eq!(known.keys().collect::<Vec<_>>(), ["q"]);
+}

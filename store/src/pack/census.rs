@@ -21,7 +21,6 @@ pub struct Census {
     /// Of marked rows, those of interior nodes whose children were marked too. A mark alone does not say that: it may come
     /// from a writer that only asked for the node.
     entered: Vec<u64>,
-    condemned: BTreeSet<u32>,
 }
 
 /// What one pack holds, by the census.
@@ -57,7 +56,6 @@ impl Census {
             packs,
             marks: vec![0; (rows as usize).div_ceil(64)],
             entered: vec![0; (rows as usize).div_ceil(64)],
-            condemned: BTreeSet::new(),
         }
     }
 
@@ -133,7 +131,6 @@ impl State {
         };
         let fits = |pack: &&u32| **pack < census.packs;
         let packs: BTreeSet<u32> = packs.iter().filter(fits).copied().collect();
-        census.condemned.extend(&packs);
         let mut living = Vec::new();
         for row in 0..table.rows() {
             match table.at(row) {
@@ -151,15 +148,5 @@ impl State {
     /// Whether no block is found in the packs any more.
     pub(super) fn are_empty_now(&self, packs: &BTreeSet<u32>) -> bool {
         (0..self.table.rows()).all(|row| self.table.at(row).is_none_or(|(_, at)| !packs.contains(&at.pack)))
-    }
-
-    /// A block is durable in a second place: from a condemned pack it moves there.
-    pub(super) fn move_from_condemned(&mut self, id: &BlockId, to: Location) {
-        let State { census, table, .. } = self;
-        if let (Some(row), Some(census)) = (table.number(id), census)
-            && table.at(row).is_some_and(|(_, at)| census.condemned.contains(&at.pack))
-        {
-            table.place(row, to);
-        }
     }
 }

@@ -185,13 +185,16 @@ impl CensusRun {
         StoreError::NotFound(format!("{}block {id}", self.store.inner.folder))
     }
 
-    /// What each pack weighs by the marks so far.
+    /// What each pack weighs by the marks so far. Packs with blocks that nobody has are left out: they stay for whoever can
+    /// read more out of them than we can.
     pub async fn weigh(&self) -> Result<Vec<PackWeight>, StoreError> {
         let listed = self.store.inner.objects.list(&self.store.inner.folder).await?;
         let sizes: BTreeMap<String, u64> = listed.into_iter().map(|object| (object.key, object.size)).collect();
         let state = self.store.inner.state();
         let living = state.living();
-        let weights = (0..).zip(living).filter_map(|(number, (living_bytes, living_blocks))| {
+        let torn = state.packs_with_lost();
+        let whole = (0..).zip(living).filter(|(number, _)| !torn.contains(number));
+        let weights = whole.filter_map(|(number, (living_bytes, living_blocks))| {
             let key = state.packs.get(number as usize)?.clone();
             let size = *sizes.get(&key)?;
             Some(PackWeight {
@@ -224,8 +227,10 @@ impl CensusRun {
                 let stored = (range.end <= bytes.len()).then(|| Bytes::copy_from_slice(&bytes[range]));
                 let stored =
                     stored.ok_or_else(|| StoreError::damaged(&pack.key, "it is shorter than its index says"))?;
-                format::unpack_block(&inner.naming, id, &stored)
-                    .map_err(|fault| StoreError::damaged(&pack.key, fault))?;
+                format::unpack_block(&inner.naming, id, &stored).map_err(|fault| {
+                    inner.state().meet(id, pack.key.clone());
+                    StoreError::damaged(&pack.key, fault)
+                })?;
                 copied += stored.len() as u64;
                 inner.state().add_again(id, stored);
             }

@@ -12,6 +12,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use headwater_model::BlockId;
 
+use super::state::Place;
 use super::{PackStore, format, open};
 use crate::blocks::Blocks;
 use crate::objects::StoreError;
@@ -67,13 +68,13 @@ impl PackStore {
 
     /// A block's bytes at rest in this pack, if they are what they should be.
     async fn stored_at(&self, id: BlockId, pack: &str) -> Result<Option<Bytes>, StoreError> {
-        let Some(super::state::Place::Packed { key, range }) = self.inner.state().find(&id) else {
-            return Ok(None);
-        };
-        if key != pack {
-            return Ok(None);
+        let place = self.inner.state().find(&id);
+        match place {
+            // An attempt before, or a groom, has taken it into memory already.
+            Some(Place::Pending(stored)) => Ok(Some(stored)),
+            Some(Place::Packed { key, range }) if key == pack => self.intact(id, &key, range).await,
+            _ => Ok(None),
         }
-        self.intact(id, &key, range).await
     }
 
     async fn intact(&self, id: BlockId, key: &str, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {

@@ -227,8 +227,10 @@ impl State {
             if self.table.insert(entry.id, location) {
                 self.figures.raw_bytes += u64::from(entry.raw);
                 self.figures.stored_bytes += u64::from(entry.stored);
-            } else {
-                self.move_from_condemned(&entry.id, location);
+            } else if let Some(row) = self.table.number(&entry.id) {
+                // Written once more by a groom or a mending, or by somebody who had what was lost: from bytes that were verified,
+                // while the former place is on its way out or not to be trusted.
+                self.table.place(row, location);
             }
         }
     }
@@ -245,6 +247,12 @@ impl State {
         if !self.lost.is_empty() && self.lost.remove(id) {
             self.unlink(id);
         }
+    }
+
+    /// The numbers of packs in which blocks are looked for that nobody has.
+    pub(super) fn packs_with_lost(&self) -> BTreeSet<u32> {
+        let places = self.lost.iter().filter_map(|id| self.table.get(id));
+        places.map(|at| at.pack).collect()
     }
 
     /// Known packs with their lengths.

@@ -35,6 +35,8 @@ pub(super) struct Finding {
     pub oplog: Option<(Incarnation, Optime, Optime)>,
     /// Who needs it, where that is known without looking.
     pub needed: Option<Needed>,
+    /// A pack whose index cannot be read, and of which nothing that lives misses anything.
+    pub is_needless: bool,
 }
 
 impl Finding {
@@ -47,6 +49,7 @@ impl Finding {
             lost: BTreeSet::new(),
             oplog: None,
             needed: None,
+            is_needless: false,
         }
     }
 }
@@ -59,8 +62,9 @@ pub(super) struct Noted {
     pub mended: bool,
 }
 
-/// Mends a finding as far as can be, and makes known what stays, with the snapshots it concerns.
-pub(super) async fn note(set: &Arc<Set>, mut finding: Finding) -> Result<Noted, Fault> {
+/// Mends a finding as far as can be, and makes known what stays, with the snapshots it concerns. `is_partial`: not everything
+/// that lives was looked at, so what is known already of the object stays known.
+pub(super) async fn note(set: &Arc<Set>, mut finding: Finding, is_partial: bool) -> Result<Noted, Fault> {
     if matches!(finding.kind, DamageKind::Blocks | DamageKind::PackIndex)
         && let Some(how) = mend(set, &mut finding).await?
     {
@@ -69,14 +73,25 @@ pub(super) async fn note(set: &Arc<Set>, mut finding: Finding) -> Result<Noted, 
         clear(set, &finding.object).await?;
         return Ok(Noted { text, mended: true });
     }
-    let (snapshots, head) = match &finding.needed {
+    // An image that is being cut now either sees what is lost, or is seen here.
+    let _no_cut = set.images.write().await;
+    let (mut snapshots, mut head) = match &finding.needed {
         Some(needed) => (needed.snapshots.clone(), needed.head),
         None if finding.lost.is_empty() => (BTreeSet::new(), false),
         None => concerned(set, &finding.lost).await?,
     };
+    let (state, record) = set.record().map_err(|r| Fault::Retry(r.message))?;
+    let known = state
+        .integrity_of(&set.id)
+        .and_then(|known| known.damage.get(&finding.object));
+    let mut blocks = finding.lost.len() as u64;
+    if let Some(known) = known.filter(|_| is_partial) {
+        snapshots.extend(known.snapshots.iter().cloned());
+        head |= known.head;
+        blocks = blocks.max(known.blocks);
+    }
     let text = in_words(&finding, &snapshots, head);
     tracing::error!(set = %set.id, "damage: {text}");
-    let (_, record) = set.record().map_err(|r| Fault::Retry(r.message))?;
     let command = Command::NoteDamage {
         set: set.id.clone(),
         epoch: record.epoch,
@@ -85,7 +100,7 @@ pub(super) async fn note(set: &Arc<Set>, mut finding: Finding) -> Result<Noted, 
             kind: finding.kind,
             detail: finding.detail,
             found_ms: set.ground.host.clock.now_ms(),
-            blocks: finding.lost.len() as u64,
+            blocks,
             snapshots,
             head,
             oplog: finding.oplog,
@@ -98,9 +113,13 @@ pub(super) async fn note(set: &Arc<Set>, mut finding: Finding) -> Result<Noted, 
 /// Writes anew what can be had elsewhere. Says how, when nothing is lost any more; else what stays lost is in the finding.
 async fn mend(set: &Arc<Set>, finding: &mut Finding) -> Result<Option<String>, Fault> {
     let store = set.repository.blocks();
+    if finding.is_needless {
+        remove(set, &finding.object).await?;
+        return Ok(Some("mended: nothing of it is missing, and it goes".to_owned()));
+    }
     let wanted = store.blocks_in(&finding.object);
     // Nobody knows what was in it, or it is about no pack: there is nothing to write.
-    let is_unknown = finding.lost.is_empty() && finding.kind == DamageKind::PackIndex;
+    let is_unknown = finding.lost.is_empty() && store.damaged_packs().contains(&finding.object);
     if is_unknown || !finding.lost.is_subset(&wanted) {
         return Ok(None);
     }
@@ -198,7 +217,7 @@ pub(super) async fn look_after_met(set: &Arc<Set>) -> Result<(), Fault> {
             lost: BTreeSet::from([id]),
             ..Finding::blocks(&pack, &format!("block {id} does not match its id, as a reader found"))
         };
-        note(set, finding).await?;
+        note(set, finding, true).await?;
     }
     Ok(())
 }

@@ -60,7 +60,7 @@ impl Run {
             inspection.read_leaves = true;
         }
         let before = self.standing.counts;
-        let (mut walked, mut waypoints) = (BTreeSet::new(), 0);
+        let (mut walked, mut waypoints, mut all_read) = (BTreeSet::new(), 0, true);
         loop {
             let state = self.state()?;
             let wanted = |needed: &Needed| match &self.snapshot {
@@ -73,7 +73,9 @@ impl Run {
             };
             waypoints += u32::from(needed.head);
             walked.insert(name.clone());
-            if let Some(image) = self.manifest(&name, &needed).await? {
+            let image = self.manifest(&name, &needed).await?;
+            all_read &= image.is_some();
+            if let Some(image) = image {
                 let known = inspection.faults.len();
                 inspection.image(&blocks, &image).await.map_err(fault)?;
                 let now = self.state()?;
@@ -96,7 +98,13 @@ impl Run {
         }
         // What the head has written again since its pack was lost counts as there: only now it is, for other nodes too.
         store.flush().await?;
-        let mut findings = by_object(inspection.faults, |id| store.pack_of(&id), &store.damaged_packs());
+        let extent = (self.snapshot.is_some(), self.snapshot.is_none() && all_read);
+        let mut findings = by_object(
+            inspection.faults,
+            |id| store.pack_of(&id),
+            &store.damaged_packs(),
+            extent,
+        );
         for (key, wrong) in at_rest.unsound() {
             let finding = findings.entry(key.clone()).or_insert_with(|| Finding::blocks(key, ""));
             finding.detail = wrong.clone();
@@ -143,6 +151,7 @@ impl Run {
                 lost: BTreeSet::new(),
                 oplog: None,
                 needed: Some(needed.clone()),
+                is_needless: false,
             })
             .await?;
         }
@@ -164,13 +173,16 @@ fn disagreement(image: &Image, named: &ImageRef) -> Option<String> {
     })
 }
 
-/// Gathers faulty blocks by the pack that they should be in.
+/// Gathers faulty blocks by the pack that they should be in. Unless the walk `is_partial`, something is found of every pack
+/// whose index cannot be read; if it `is_complete`, and nothing is missing, nothing that lives is in those packs.
 fn by_object(
     faults: Vec<BlockFault>,
     pack_of: impl Fn(headwater_model::BlockId) -> Option<String>,
     damaged: &[String],
+    (is_partial, is_complete): (bool, bool),
 ) -> BTreeMap<String, Finding> {
     let mut findings: BTreeMap<String, Finding> = BTreeMap::new();
+    let is_needless = is_complete && faults.iter().all(|fault| pack_of(fault.id).is_some());
     for fault in faults {
         let (object, kind) = match (pack_of(fault.id), damaged.first()) {
             (Some(pack), _) => (pack, DamageKind::Blocks),
@@ -186,12 +198,16 @@ fn by_object(
         finding.lost.insert(fault.id);
     }
     for pack in damaged {
+        if is_partial && !findings.contains_key(pack) {
+            continue;
+        }
         let detail = "its index cannot be read";
         let finding = findings
             .entry(pack.clone())
             .or_insert_with(|| Finding::blocks(pack, detail));
         finding.kind = DamageKind::PackIndex;
         finding.detail = detail.to_owned();
+        finding.is_needless = is_needless;
     }
     findings
 }

@@ -219,6 +219,7 @@ impl Run {
             lost: BTreeSet::new(),
             oplog: range.map(|(after, until)| (incarnation, after, until)),
             needed: None,
+            is_needless: false,
         })
         .await
     }

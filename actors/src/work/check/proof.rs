@@ -15,6 +15,7 @@ use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_restore::materialize::AtT;
 use headwater_restore::plan::Plan;
 use headwater_restore::plan::ways::{self, Ways};
+use headwater_store::objects::StoreError;
 
 use super::damage::Finding;
 use super::run::Run;
@@ -164,9 +165,13 @@ fn unlike(one: &Digest, other: &Digest) -> String {
     }
 }
 
-/// Damage that is met ends the proof; what it is, and whom it concerns, is looked after like any a reader meets.
+/// Damage that is met ends the proof, a block that is in no pack as well; what it is, and whom it concerns, is looked after
+/// like any a reader meets, or found by the next check.
 fn damaged(error: HeadError) -> Fault {
-    fault(error)
+    match error {
+        HeadError::Store(StoreError::NotFound(missing)) => Fault::Blocked(format!("{missing} is missing")),
+        other => fault(other),
+    }
 }
 
 async fn made(set: &Arc<Set>, plan: &Plan, scratch: u64) -> Result<AtT, Fault> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use headwater_cluster::integrity::{Check, CheckKind, CheckState, Pass, Standing};
 use headwater_cluster::{Command, State};
-use headwater_model::{Optime, SnapshotId};
+use headwater_model::{Optime, SnapshotId, limits};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -137,7 +137,7 @@ impl Run {
     pub async fn find(&mut self, finding: Finding) -> Result<(), Fault> {
         let object = finding.object.clone();
         let first = self.cursor.found.insert(object);
-        let noted = super::damage::note(&self.set, finding).await?;
+        let noted = super::damage::note(&self.set, finding, self.snapshot.is_some()).await?;
         if first {
             self.standing.faults += u64::from(!noted.mended);
             self.standing.mended += u64::from(noted.mended);
@@ -158,7 +158,9 @@ impl Run {
 
     /// A check of everything has the last word on everything.
     async fn clear_what_is_whole(&mut self) -> Result<(), Fault> {
-        if self.kind != CheckKind::Data || self.snapshot.is_some() {
+        // With so many, not each of them is known by its own name.
+        let too_many = self.cursor.found.len() >= limits::DAMAGE_KEPT_PER_SET;
+        if self.kind != CheckKind::Data || self.snapshot.is_some() || too_many {
             return Ok(());
         }
         let state = self.state()?;

@@ -15,6 +15,7 @@ use headwater_head::census::{Marks, visit};
 use headwater_model::{BlockId, Ts, limits};
 use headwater_store::objects::StoreError;
 use headwater_store::pack::groom::{self, CensusRun, Thresholds};
+use tokio::sync::OwnedMutexGuard;
 
 use super::leftovers::{known, listed};
 use crate::commands::submit_as_child;
@@ -49,13 +50,17 @@ pub async fn groom(
     let store = set.repository.blocks();
     let census = store.begin_census();
     let census = census.ok_or_else(|| Fault::Retry("another census runs".to_owned()))?;
-    // Held until its manifest is marked, so that it is not taken for a leftover.
-    let cut = cut(set).await?;
+    // An image is held until its manifest is marked, so that it is not taken for a leftover.
+    let head = cut(set).await?;
     mark(set, &census).await?;
-    if let Some(cut) = cut {
-        // Nobody makes it known.
-        set.settled(&cut.image);
-    }
+    let _no_head = match head {
+        HeadSeen::Cut(cut) => {
+            // Nobody makes it known.
+            set.settled(&cut.image);
+            None
+        }
+        HeadSeen::None(guard) => Some(guard),
+    };
     (report.packs, report.bytes_before) = store.at_rest().await?;
     report.bytes_after = report.bytes_before;
     let plan = groom::plan(&census.weigh().await?, thresholds);
@@ -87,17 +92,30 @@ pub async fn groom(
     Ok(())
 }
 
-/// An image of the head as it is now; `None` while nobody has a head, who would have to open it from a known image first.
-async fn cut(set: &Arc<Set>) -> Result<Option<CutImage>, Fault> {
+/// What a head holds beside all images.
+enum HeadSeen {
+    /// This is an image of it as it is now.
+    Cut(CutImage),
+    /// There is none, nor will there be while this is held: whoever opens one from a known image waits.
+    None(OwnedMutexGuard<()>),
+}
+
+async fn cut(set: &Arc<Set>) -> Result<HeadSeen, Fault> {
     let (state, _) = set.record().map_err(|r| Fault::Retry(r.message))?;
     let deployment = state.deployments.get(set.id.deployment());
     if !deployment.is_some_and(|deployment| deployment.active) {
-        return Ok(None);
+        // The one who had it may not have heard yet that the deployment was stopped.
+        let none = set.head.clone().try_lock_owned();
+        return none.map(HeadSeen::None).map_err(|_| {
+            Fault::Retry(
+                "the deployment was stopped, and its head is still being put down; groom again later".to_owned(),
+            )
+        });
     }
     let image = set.cuts.ask(Ts::ZERO);
     set.head_waker.wake();
     match tokio::time::timeout(PATIENCE, image).await {
-        Ok(Ok(cut)) => Ok(Some(cut)),
+        Ok(Ok(cut)) => Ok(HeadSeen::Cut(cut)),
         Ok(Err(_)) | Err(_) => Err(Fault::Retry(
             "the head did not say what it holds; groom again later".to_owned(),
         )),
