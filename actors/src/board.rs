@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use headwater_model::{CollectionUuid, Optime, limits};
+use headwater_model::{CollectionUuid, Epoch, Optime, limits};
 use headwater_protocol::agent::{FetchRequest, ScanProgress, StreamFault};
 
 /// The last an agent said of a replica set.
@@ -57,6 +57,13 @@ struct Inner {
 pub struct Board(Mutex<Inner>);
 
 impl Board {
+    /// A board whose requests have numbers of their own: an agent that was asked by a former owner may answer this one.
+    pub fn of(epoch: Epoch) -> Board {
+        let board = Board::default();
+        board.lock().next_request = epoch.0 << 32;
+        board
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -213,6 +220,17 @@ mod tests {
         assert!(board.answer(b, fetched(5), false));
         assert!(matches!(board.take_arrived(), (pieces, true) if pieces.len() == 1));
         assert!(board.open_requests().is_empty());
+    }
+
+    /// An agent sends an answer again until somebody takes it, and by then another node may be the owner.
+    #[test]
+    fn an_answer_to_a_former_owner_is_none_for_its_successor() {
+        let (former, present) = (Board::of(Epoch(5)), Board::of(Epoch(6)));
+        let uuid = CollectionUuid([1; 16]);
+        let (theirs, ours) = (former.request(uuid, vec![]), present.request(uuid, vec![]));
+        assert_ne!(theirs, ours);
+        assert!(present.answer(theirs, fetched(5), false));
+        assert!(matches!(present.take_arrived(), (pieces, false) if pieces.is_empty()));
     }
 
     #[test]

@@ -173,13 +173,15 @@ impl Set {
     pub async fn poll(&self, request: PollRequest) -> Result<PollReply, Refusal> {
         let (state, record) = self.record()?;
         let active = state.deployments.get(self.id.deployment()).is_some_and(|d| d.active);
+        let overtaken = self.other_agent(&state, &request.agent).is_some();
+        // What an agent lost that slept while another streamed is not what the backup lost.
         if let Some(StreamFault::HistoryLost { detail }) = &request.fault
             && request.incarnation == record.incarnation
+            && !overtaken
         {
             tracing::warn!(set = %self.id, %detail, "the source's history no longer joins ours: a new incarnation begins");
             self.start_incarnation(record.incarnation).await?;
         }
-        let overtaken = self.other_agent(&state, &request.agent).is_some();
         let reopen = overtaken || !active || request.incarnation != self.record()?.1.incarnation;
         if overtaken {
             return Ok(PollReply {

@@ -53,15 +53,15 @@ impl Node {
         }
     }
 
-    /// Takes the votes of nodes away that the cluster has forgotten: whoever took them out died in the middle.
+    /// Takes nodes out of the membership that the cluster has forgotten: whoever took them out died in the middle.
     async fn expel_strangers(&self) {
         let control = &self.ground.control;
         let nodes = &control.state().nodes;
         let strangers: Vec<NodeId> = match nodes.is_empty() {
             true => Vec::new(),
             false => control
-                .voters()
-                .into_iter()
+                .members()
+                .into_keys()
                 .filter(|id| !nodes.contains_key(id))
                 .collect(),
         };
@@ -70,7 +70,7 @@ impl Node {
         }
         let _one_at_a_time = self.membership.lock().await;
         for id in strangers.into_iter().filter(|id| *id != self.id()) {
-            tracing::warn!(node = %id, "a node that was removed has a vote still: it is taken away");
+            tracing::warn!(node = %id, "a node that was removed is a member still: it is taken out");
             let _ = tokio::time::timeout(EVERY, control.expel(id)).await;
         }
     }

@@ -213,7 +213,7 @@ impl Backup {
         }
         if id == self.node.id() {
             // A leader that takes its own vote away would hear nothing of the rest.
-            control.step_aside().await;
+            control.let_another_lead().await;
         }
         if id == self.node.id() || !control.is_leader() {
             let message = "this node does not lead; ask again";

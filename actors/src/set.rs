@@ -203,7 +203,7 @@ impl Set {
             id,
             ground,
             repository,
-            board: Board::default(),
+            board: epoch.map_or_else(Board::default, Board::of),
             head_waker: Waker::default(),
             snapshot_waker: Waker::default(),
             restore_waker: Waker::default(),

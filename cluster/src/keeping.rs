@@ -12,6 +12,7 @@ use crate::deployments::Deployment;
 use crate::replica_sets::{self, ImageRef, ReplicaSet, check_epoch};
 use crate::restores::RestoreState;
 use crate::retention::{self, HeadAt, Held, Reason, RetentionPlan};
+use crate::sharding;
 use crate::snapshots::not_found;
 use crate::state::State;
 
@@ -41,13 +42,14 @@ fn held(state: &State, set: &ReplicaSetId) -> Vec<Held> {
         .collect()
 }
 
-/// The head of a complete copy, by its last waypoint.
-fn head_of(record: &ReplicaSet, deployment: &Deployment) -> Option<HeadAt> {
+/// The head of a complete copy, by its last waypoint. That of a shard that was removed follows nothing any more.
+fn head_of(state: &State, set: &ReplicaSetId, record: &ReplicaSet, deployment: &Deployment) -> Option<HeadAt> {
+    let is_removed = sharding::member_of(state, set).is_some_and(|member| member.removed);
     let waypoint = record.waypoint.as_ref().filter(|_| record.phase == Phase::Complete);
     waypoint.map(|image| HeadAt {
         at: image.at,
         replay_from: image.replay_from,
-        follows: deployment.active,
+        follows: deployment.active && !is_removed,
     })
 }
 
@@ -56,7 +58,7 @@ pub fn plan(state: &State, set: &ReplicaSetId, now_ms: i64) -> Option<RetentionP
     let record = state.replica_sets.get(set)?;
     let deployment = state.deployments.get(set.deployment())?;
     let retention = &deployment.schedule.retention;
-    let head = head_of(record, deployment);
+    let head = head_of(state, set, record, deployment);
     let mut plan = retention::plan(retention, &held(state, set), record.incarnation, head, now_ms);
     let restores = used(state, set).filter(|image| image.incarnation == record.incarnation);
     let restores = restores.map(|image| image.replay_from.min(image.at)).min();
@@ -74,7 +76,7 @@ pub fn is_over(state: &State, set: &ReplicaSetId, incarnation: Incarnation, tip:
         return false;
     };
     let window_ms = i64::from(deployment.schedule.retention.point_in_time_window_hours) * 3_600_000;
-    let today_ms = retention::today_ms(head_of(record, deployment), now_ms);
+    let today_ms = retention::today_ms(head_of(state, set, record, deployment), now_ms);
     let of_present = |snapshot: &crate::Snapshot| {
         let image = snapshot.image.as_ref();
         image.is_some_and(|image| image.incarnation == record.incarnation)
@@ -129,13 +131,8 @@ pub(crate) fn check_usable(state: &State, set: &ReplicaSetId, image: &ImageRef, 
     Ok(())
 }
 
-pub(crate) fn expire(state: &mut State, set: &ReplicaSetId, id: &SnapshotId, epoch: Epoch, now_ms: i64) -> Answer {
-    check_epoch(set, replica_sets::find(state, set)?, epoch)?;
-    let key = (set.clone(), id.clone());
-    if !state.snapshots.contains_key(&key) {
-        return Err(not_found(set, id));
-    }
-    // Snapshots of one checkpoint go together, when none of them is needed any more.
+/// The plan of the first member that needs its snapshot of a checkpoint still, or that of the last: they go together.
+fn plan_of_siblings(state: &State, set: &ReplicaSetId, id: &SnapshotId, now_ms: i64) -> RetentionPlan {
     let mut plan_of_one = RetentionPlan::default();
     for (member, _) in checkpoints::siblings(state, set, id) {
         plan_of_one = plan(state, &member, now_ms).unwrap_or_default();
@@ -143,6 +140,21 @@ pub(crate) fn expire(state: &mut State, set: &ReplicaSetId, id: &SnapshotId, epo
             break;
         }
     }
+    plan_of_one
+}
+
+/// Whether nobody needs a snapshot any more, nor those of the other members that were cut with it.
+pub fn may_expire(state: &State, set: &ReplicaSetId, id: &SnapshotId, now_ms: i64) -> bool {
+    plan_of_siblings(state, set, id, now_ms).dropped.contains(id)
+}
+
+pub(crate) fn expire(state: &mut State, set: &ReplicaSetId, id: &SnapshotId, epoch: Epoch, now_ms: i64) -> Answer {
+    check_epoch(set, replica_sets::find(state, set)?, epoch)?;
+    let key = (set.clone(), id.clone());
+    if !state.snapshots.contains_key(&key) {
+        return Err(not_found(set, id));
+    }
+    let plan_of_one = plan_of_siblings(state, set, id, now_ms);
     if plan_of_one.dropped.contains(id) {
         checkpoints::remove_together(state, set, id);
         return Ok(Response::Done);

@@ -203,6 +203,12 @@ pub(crate) fn publish_waypoint(state: &mut State, set: &ReplicaSetId, epoch: Epo
         let message = format!("a newer waypoint of {set} is published already");
         return Err(Response::refused(RefusalKind::OutOfOrder, message));
     }
+    // One that was cut while the first copy was checked may come late; the newer one at the same position counts.
+    let is_another = |now: &ImageRef| image.at == now.at && image.name != now.name;
+    if known.phase == Phase::Complete && known.waypoint.as_ref().is_some_and(is_another) {
+        let message = format!("a waypoint of {set} at that position is published already");
+        return Err(Response::refused(RefusalKind::OutOfOrder, message));
+    }
     known.waypoint = Some(image.clone());
     Ok(Response::Done)
 }

@@ -97,6 +97,7 @@ async fn flip(world: &World, rng: &mut StdRng) {
         return;
     }
     let (key, bytes) = all[rng.gen_range(0..all.len())];
+    world.parts.oracle.store().note_rotten(bytes.clone());
     let (mut rotten, bit) = (bytes.to_vec(), rng.gen_range(0..bytes.len() * 8));
     rotten[bit / 8] ^= 1 << (bit % 8);
     trace::mark("store: a bit flipped");

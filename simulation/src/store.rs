@@ -62,6 +62,8 @@ struct Troubles {
     writers: BTreeMap<String, u64>,
     /// An epoch that two wrote under.
     shared_epoch: Option<String>,
+    /// Objects of which a bit flipped, as they were.
+    rotten: Vec<Bytes>,
 }
 
 /// The store. Clones are the same one.
@@ -101,6 +103,7 @@ impl Store {
                 last_slice: None,
                 writers: BTreeMap::new(),
                 shared_epoch: None,
+                rotten: Vec::new(),
             })),
         }
     }
@@ -144,8 +147,16 @@ impl Store {
         troubles.draw.late = 0;
     }
 
-    /// Whether exactly these bytes lie in the store.
+    /// A bit of this object flips now: that it was stored is still true.
+    pub fn note_rotten(&self, was: Bytes) {
+        self.lock().rotten.push(was);
+    }
+
+    /// Whether exactly these bytes lie in the store, or did before they rotted.
     pub fn holds(&self, bytes: &[u8]) -> bool {
+        if self.lock().rotten.iter().any(|was| was == bytes) {
+            return true;
+        }
         let key = self.lock().written.get(blake3::hash(bytes).as_bytes()).cloned();
         let found = key.and_then(|key| self.objects.get(&key).now_or_never());
         if found.is_some_and(|found| found.is_ok_and(|found| found == bytes)) {

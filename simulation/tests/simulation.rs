@@ -23,7 +23,7 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 42] = [
+const FOUND: [(u64, &str); 43] = [
     (
         13,
         "a node that does not own a shard could not plan a restore from a snapshot with transactions open in it: planning wrote blocks",
@@ -180,6 +180,10 @@ const FOUND: [(u64, &str); 42] = [
         26912,
         "a check found blocks of a damaged pack that the head had written again and not made durable yet: snapshots were offered \
          that no other node could read",
+    ),
+    (
+        34763,
+        "(the world: a slice that rots between its write and its acknowledgement was stored)",
     ),
     (
         25508,

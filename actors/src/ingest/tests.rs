@@ -132,3 +132,31 @@ async fn a_first_copy_whose_beginning_is_durable_goes_on_though_its_phase_was_ne
     set.sync_slice(slice(&set)).await.unwrap();
     assert!(opened(&set).await.sync.unwrap().begun.unwrap().parts[0].done);
 }
+
+/// What an agent lost that slept while another streamed is not what the backup lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_agent_that_streams_can_say_that_a_history_is_lost() {
+    let set = registered().await;
+    let begun = opened(&set).await.incarnation;
+    let report = |agent: &str| PollRequest {
+        agent: agent.to_owned(),
+        incarnation: begun,
+        source_last: None,
+        scan: None,
+        fault: Some(StreamFault::HistoryLost {
+            detail: "it is not there".to_owned(),
+        }),
+        noted: None,
+        balancer: None,
+    };
+    let lease = Command::GrantLease {
+        deployment: set.id.deployment().clone(),
+        agent: "agent-2".to_owned(),
+        expected: 0,
+    };
+    submit(&set.ground.control, lease).await.unwrap();
+    assert!(set.poll(report("agent-1")).await.unwrap().reopen);
+    assert_eq!(set.record().unwrap().1.incarnation, begun);
+    assert!(set.poll(report("agent-2")).await.unwrap().reopen);
+    assert_eq!(set.record().unwrap().1.incarnation, Incarnation(begun.0 + 1));
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headwater_cluster::{Restore, State, checkpoints};
+use headwater_cluster::{Restore, State, checkpoints, keeping};
 use headwater_head::{HeadError, Image};
 use headwater_model::ReplicaSetId;
 use headwater_protocol::admin::RestoreRequest;
@@ -89,7 +89,8 @@ pub async fn materialize(set: &Set, plan: &Plan, scratch: Arc<dyn Blocks>) -> Re
 
 /// The oplog after an image with open transactions, where it is stored: it tells which of them belong to the image's instant.
 async fn oplog_to_decide(set: &Set, image: &Image) -> Result<Option<Arc<OplogStore>>, Refusal> {
-    if image.open_transactions.is_none() {
+    let state = set.ground.control.state();
+    if image.open_transactions.is_none() || keeping::is_given_up(&state, &set.id, image.incarnation) {
         return Ok(None);
     }
     let oplog = match set.stores(image.incarnation).await {

@@ -181,7 +181,6 @@ impl Work for RestoreWork {
             tracing::info!(restore = id, "{note}");
         }
         tracing::info!(restore = id, error, "restore ended");
-        self.forget(id).await;
         let progress = teller.ended(ended, error, &notes);
         submit_as_child(
             &self.set.ground.control,
@@ -192,6 +191,8 @@ impl Work for RestoreWork {
             },
         )
         .await?;
+        // Only now: with its cursor gone it could not go on, and would be told as failed.
+        self.forget(id).await;
         Ok(Pace::Again)
     }
 }

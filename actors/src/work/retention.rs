@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use headwater_cluster::command::RestoreProgress;
 use headwater_cluster::{Command, ReplicaSet, RestoreState, State, keeping};
-use headwater_model::{Incarnation, Optime};
+use headwater_model::{Incarnation, Optime, SnapshotId};
 use headwater_protocol::agent::RefusalKind;
+use headwater_store::objects::StoreError;
 use tokio::time::Instant;
 
 use crate::commands::submit;
@@ -54,7 +55,8 @@ impl RetentionWork {
     async fn expire(&self, state: &State, record: &ReplicaSet) -> Result<(), Fault> {
         let now_ms = self.now_ms();
         let plan = keeping::plan(state, &self.set.id, now_ms).unwrap_or_default();
-        for id in plan.dropped {
+        let goes = |id: &SnapshotId| keeping::may_expire(state, &self.set.id, id, now_ms);
+        for id in plan.dropped.into_iter().filter(goes) {
             let command = Command::ExpireSnapshot {
                 set: self.set.id.clone(),
                 id: id.clone(),
@@ -136,7 +138,16 @@ impl RetentionWork {
 
     /// Gives an ended history up if it is over.
     async fn end(&self, state: &State, record: &ReplicaSet, incarnation: Incarnation) -> Result<bool, Fault> {
-        let range = self.set.stores(incarnation).await?.oplog.range();
+        let range = match self.set.stores(incarnation).await {
+            // Nothing after the last image can be restored: it is over when that is.
+            Err(StoreError::Damaged { .. }) => {
+                let snapshots = state.snapshots.iter().filter(|((of, _), _)| *of == self.set.id);
+                let images = snapshots.filter_map(|(_, snapshot)| snapshot.image.as_ref());
+                let its = images.filter(|image| image.incarnation == incarnation);
+                Some((Optime::ZERO, its.map(|image| image.at).max().unwrap_or(Optime::ZERO)))
+            }
+            stores => stores?.oplog.range(),
+        };
         let over =
             |(_, tip): &(Optime, Optime)| keeping::is_over(state, &self.set.id, incarnation, *tip, self.now_ms());
         match range.filter(over) {

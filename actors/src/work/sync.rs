@@ -222,9 +222,21 @@ impl SyncWork {
 
     /// Proves that the head is whole at rest; then the first snapshot may exist.
     async fn validate(&mut self, record: &ReplicaSet) -> Result<Pace, Fault> {
-        let Some(observed) = self.asked.as_ref().map(|a| a.observed) else {
+        // The phase alone says nothing of this head: a command that moves it may arrive late or twice.
+        let Some(observed) = self
+            .asked
+            .as_ref()
+            .filter(|asked| asked.pass)
+            .map(|asked| asked.observed)
+        else {
             return self.fetch_missing(record).await;
         };
+        // An attempt that came further may have made a later position known.
+        let stop = record.sync_stop.unwrap_or(Optime::ZERO);
+        let from = observed.max(stop).max(record.consistent_from.unwrap_or(Optime::ZERO));
+        if !self.apply_until(from).await? {
+            return Ok(Pace::Idle);
+        }
         let head = self.head.as_mut().ok_or_else(no_head)?;
         let left = head.fold_all().await?;
         if !left.is_empty() {
@@ -238,7 +250,7 @@ impl SyncWork {
             set: self.set.id.clone(),
             incarnation: self.incarnation,
             epoch: record.epoch,
-            from: observed.max(record.sync_stop.unwrap_or(Optime::ZERO)),
+            from,
         };
         submit_as_child(&self.set.ground.control, command).await?;
         let (_, record) = self.set.record().map_err(|r| Fault::Retry(r.message))?;

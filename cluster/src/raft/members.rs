@@ -8,7 +8,7 @@ use std::time::Duration;
 use headwater_host::{Host, Transport};
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
-use openraft::{BasicNode, ServerState};
+use openraft::{BasicNode, ChangeMembers, ServerState};
 use tokio::time::{sleep, timeout};
 
 use super::network::{CallError, Peer};
@@ -108,10 +108,23 @@ impl Members {
         if is_needed && voters.is_empty() {
             return Err(ControlError::Membership("the last node cannot leave".to_owned()));
         }
-        if !is_needed && !self.is_between_two() {
-            return Ok(());
+        if is_needed || self.is_between_two() {
+            return self.change(self.raft.change_membership(voters, false)).await;
         }
-        self.change(self.raft.change_membership(voters, false)).await
+        // One that came no further than to learn.
+        if self
+            .raft
+            .metrics()
+            .borrow()
+            .membership_config
+            .membership()
+            .get_node(&node.0)
+            .is_some()
+        {
+            let learner = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
+            return self.change(self.raft.change_membership(learner, false)).await;
+        }
+        Ok(())
     }
 
     async fn change(&self, change: impl Future<Output = Changed>) -> Result<(), ControlError> {

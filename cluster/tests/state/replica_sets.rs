@@ -198,6 +198,19 @@ fn a_sync_is_not_complete_without_a_waypoint() {
     done(&mut state, &phase(Phase::Complete));
 }
 
+/// Of two images at one position the one that came later was cut after the copy was checked; the other may come late or twice.
+#[test]
+fn once_the_copy_is_complete_a_waypoint_at_the_same_position_replaces_none() {
+    let mut state = full();
+    let mut late = waypoint(250);
+    done(&mut state, &late);
+    if let Command::PublishWaypoint { image, .. } = &mut late {
+        image.name = format!("{}-late", image.name);
+    }
+    assert_eq!(apply(&mut state, &late).refusal(), Some(RefusalKind::OutOfOrder));
+    done(&mut state, &waypoint(250));
+}
+
 #[test]
 fn waypoints_and_consistency_never_go_back() {
     let mut state = full();
