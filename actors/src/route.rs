@@ -205,7 +205,7 @@ impl Backup {
     /// Takes a node out. One that is out already is no fault.
     ///
     /// Order: forgotten → without a vote → told. A node that is forgotten gets no vote again, and its vote is taken away by
-    /// whoever leads next ([`Node::expel_strangers`]); reversed, one that was told could come back, and its disk be thrown away.
+    /// whoever leads next (`Node::expel_strangers`); reversed, one that was told could come back, and its disk be thrown away.
     async fn expel(&self, id: NodeId) -> Result<Accepted, Refusal> {
         let control = &self.node.ground.control;
         if !control.state().nodes.contains_key(&id) && !control.members().contains_key(&id) {
