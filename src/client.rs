@@ -18,6 +18,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const SILENCE_DEADLINE: Duration = Duration::from_secs(120);
 /// Where there are others to ask, a question that changes nothing waits for an answer's beginning no longer than this.
 const TURN_DEADLINE: Duration = Duration::from_secs(5);
+/// How often an order whose answer was lost is repeated, and how long after.
+const REPEATS: u32 = 120;
+const REPEAT_AFTER: Duration = Duration::from_millis(500);
 
 /// Talks to a service. Cheap to clone.
 #[derive(Clone)]
@@ -60,6 +63,21 @@ impl Client {
     /// Has something done.
     pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Outcome<T> {
         read(self.send(Method::POST, path, Some(body)).await?).await
+    }
+
+    /// The same of what may be asked for twice and is done once, since its `body` bears a token: when the connection breaks
+    /// before the answer is there, it is asked for again, for a minute.
+    pub async fn post_until_answered<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Outcome<T> {
+        let mut may_be_done = false;
+        for _ in 0..REPEATS {
+            match self.post(path, body).await {
+                Err(failure) if failure.is_unanswered => may_be_done = true,
+                Err(failure) if may_be_done && matches!(failure.exit, Exit::Unreachable | Exit::Retry) => {}
+                answered => return answered,
+            }
+            tokio::time::sleep(REPEAT_AFTER).await;
+        }
+        self.post(path, body).await
     }
 
     /// Has something done that needs no words.
@@ -162,17 +180,19 @@ fn unreachable(service: &str, error: &reqwest::Error) -> Failure {
 
 /// A connection that broke after the request was sent: whether it was carried out is not known.
 pub fn broken(error: &reqwest::Error) -> Failure {
-    Failure::new(
-        Exit::Unreachable,
-        format!("the connection to the service broke: {}", innermost(error)),
-    )
-    .help("see `headwater status` for what was done, then run the command again if need be")
+    let message = format!("the connection to the service broke: {}", innermost(error));
+    let failure = Failure {
+        is_unanswered: true,
+        ..Failure::new(Exit::Unreachable, message)
+    };
+    failure.help("see `headwater status` for what was done, then run the command again if need be")
 }
 
 #[cfg(test)]
 mod tests {
     use actix_web::{App, HttpResponse, HttpServer, web};
     use headwater_protocol::agent::RefusalKind;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -239,6 +259,42 @@ mod tests {
             assert_eq!(client.get::<String>("/200").await.unwrap_err().exit, Exit::Failed);
         })
         .await;
+    }
+
+    /// Answers the third connection only: the first two break once the request is there, and none is answered in between.
+    async fn answers_at_last(listener: tokio::net::TcpListener) -> Vec<String> {
+        let mut asked = Vec::new();
+        for number in 1..=3 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"[7]") {
+                assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+            }
+            asked.push(String::from_utf8(request).unwrap().to_lowercase());
+            if number == 3 {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n[8]";
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+        asked
+    }
+
+    #[tokio::test]
+    async fn an_order_with_a_token_is_repeated_when_its_answer_is_lost_and_others_are_not() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let client = client(&[&url]);
+        let asking = async {
+            let once = client.post::<_, Vec<u8>>("/orders", &[7]).await.unwrap_err();
+            assert_eq!((once.exit, once.is_unanswered), (Exit::Unreachable, true));
+            client.post_until_answered::<_, Vec<u8>>("/orders", &[7]).await
+        };
+        let (asked, answer) = futures::join!(answers_at_last(listener), asking);
+        assert_eq!((asked.len(), answer.unwrap()), (3, vec![8]));
+        // Nobody has listened: nothing can have been done, and the user hears so at once.
+        let nobody = self::client(&["http://127.0.0.1:1"]);
+        let unheard = nobody.post_until_answered::<_, Vec<u8>>("/orders", &[7]).await;
+        assert!(!unheard.unwrap_err().is_unanswered);
     }
 
     #[actix_rt::test]

@@ -17,6 +17,8 @@ pub struct Failure {
     pub message: String,
     /// What to do.
     pub help: Option<String>,
+    /// The answer was lost: what was asked for may have been done.
+    pub is_unanswered: bool,
 }
 
 /// What a command gives.
@@ -29,6 +31,7 @@ impl Failure {
             exit,
             message: message.into(),
             help: None,
+            is_unanswered: false,
         }
     }
 

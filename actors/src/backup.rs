@@ -9,8 +9,8 @@ use headwater_cluster::{Command, placement};
 use headwater_host::Serve;
 use headwater_model::{DeploymentName, ReplicaSetId, SnapshotId};
 use headwater_protocol::admin::{
-    AddDeployment, DeploymentView, Destination, RestorePlanView, RestoreRequest, RestoreView, SnapshotView, Status,
-    Timeline,
+    AddDeployment, DeploymentView, Destination, RestoreOrder, RestorePlanView, RestoreRequest, RestoreView,
+    SnapshotView, Status, Timeline,
 };
 use headwater_protocol::agent::{
     Accepted, OpenReply, OpenRequest, OplogAck, OrdersReply, OrdersRequest, PollReply, PollRequest, Refusal,
@@ -349,12 +349,12 @@ impl Backup {
     }
 
     /// Begins a restore to a running MongoDB, or prepares an archive.
-    pub async fn start_restore(&self, name: &DeploymentName, request: RestoreRequest) -> Result<RestoreView, Refusal> {
-        if let Some(members) = self.members_for_restore(name, &request).await? {
-            return crate::restores::create_whole(&members, request).await;
+    pub async fn start_restore(&self, name: &DeploymentName, order: RestoreOrder) -> Result<RestoreView, Refusal> {
+        if let Some(members) = self.members_for_restore(name, &order.request).await? {
+            return crate::restores::create_whole(&members, order).await;
         }
-        let set = self.set_for_restore(name, &request).await?;
-        crate::restores::create(&set, request).await
+        let set = self.set_for_restore(name, &order.request).await?;
+        crate::restores::create(&set, order).await
     }
 
     /// All restores known, newest first.

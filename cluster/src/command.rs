@@ -179,7 +179,7 @@ pub enum Command {
     },
     /// Begins a restore. Answers [`Response::RestoreCreated`].
     CreateRestore {
-        /// Chosen by the submitter; the same token again is the same restore.
+        /// Chosen by whoever orders it; the same token again is the same restore, whatever the plan.
         token: u64,
         /// Of which.
         set: ReplicaSetId,

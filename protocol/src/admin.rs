@@ -300,8 +300,20 @@ pub enum Destination {
     Cluster(BTreeMap<String, String>),
 }
 
-/// A restore wanted.
+/// A restore ordered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RestoreOrder {
+    /// What is wanted.
+    #[serde(flatten)]
+    pub request: RestoreRequest,
+    /// Drawn at random by whoever orders: the same token again is the same restore, so that an order whose answer was lost can
+    /// be repeated. Without one, every order is a new restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<u64>,
+}
+
+/// A restore wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreRequest {
     /// Which instant.
     pub at: At,

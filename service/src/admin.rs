@@ -3,7 +3,7 @@
 use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, web};
 use headwater_model::{DeploymentName, SnapshotId};
-use headwater_protocol::admin::{AddDeployment, RestoreRequest, RestoreView};
+use headwater_protocol::admin::{AddDeployment, RestoreOrder, RestoreRequest, RestoreView};
 use headwater_protocol::agent::{Accepted, Refusal, RefusalKind};
 use headwater_protocol::integrity::{Acknowledge, CheckRequest, ProofRequest};
 use headwater_protocol::keeping::{GroomRequest, ScheduleChange, SnapshotChange};
@@ -216,8 +216,8 @@ async fn plan_restore(req: HttpRequest, payload: web::Payload) -> Answer {
 async fn start_restore(req: HttpRequest, payload: web::Payload) -> Answer {
     let backup = access::enter(&req)?;
     let name = name_of(&req)?;
-    let request: RestoreRequest = body::json(&req, payload).await?;
-    let view = backup.start_restore(&name, request).await?;
+    let order: RestoreOrder = body::json(&req, payload).await?;
+    let view = backup.start_restore(&name, order).await?;
     let restore = Some(view.id);
     note(
         &req,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use headwater_actors::Backup;
 use headwater_model::{DeploymentName, SnapshotId};
-use headwater_protocol::admin::{AddDeployment, At, Destination, RestoreRequest};
+use headwater_protocol::admin::{AddDeployment, At, Destination, RestoreOrder, RestoreRequest};
 use headwater_protocol::agent::Refusal;
 use headwater_protocol::integrity::{CheckRequest, ProofRequest};
 use headwater_protocol::keeping::{GroomRequest, ScheduleChange, SnapshotChange};
@@ -87,7 +87,8 @@ async fn archive(backup: &Backup, name: &DeploymentName, set: Option<String>, at
         with_users: false,
         drop: false,
     };
-    let restore = backup.start_restore(name, request).await?;
+    let order = RestoreOrder { request, token: None };
+    let restore = backup.start_restore(name, order).await?;
     let mut stream = backup.archive(restore.id).await?;
     let mut whole = Vec::new();
     while let Some(chunk) = stream.next().await {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use headwater_protocol::admin::{At, Destination, Rename, RestorePlanView, RestoreRequest, RestoreState, RestoreView};
+use headwater_protocol::admin::{At, Destination, Rename, RestoreOrder, RestorePlanView};
+use headwater_protocol::admin::{RestoreRequest, RestoreState, RestoreView};
 use headwater_protocol::redact;
 
 use crate::cli::archive::Sink;
@@ -129,7 +130,9 @@ impl Restore {
             eprintln!("{}", plan_text(&plan));
         }
         self.confirm()?;
-        let started: RestoreView = client.post(&self.path("restores"), &request).await?;
+        let token = Some(rand::random());
+        let order = RestoreOrder { request, token };
+        let started: RestoreView = client.post_until_answered(&self.path("restores"), &order).await?;
         let done = match &sink {
             None => follow(client, started.id).await?,
             Some(sink) => sink.receive(client, &started).await?,

@@ -136,6 +136,11 @@ impl Mongod {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Where it listens, on this machine.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Connection string to this very process, whatever its role.
     pub fn uri(&self) -> String {
         uri(self.port)

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use headwater_cluster::command::Use;
 use headwater_cluster::{Command, Response, Restore, RestoreState as State};
 use headwater_model::{ReplicaSetId, limits};
-use headwater_protocol::admin::{At, RestorePlanView, RestoreRequest, RestoreState, RestoreView};
+use headwater_protocol::admin::{At, RestoreOrder, RestorePlanView, RestoreRequest, RestoreState, RestoreView};
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use serde::{Deserialize, Serialize};
 
@@ -47,29 +47,45 @@ pub struct Kept {
     pub whole: bool,
 }
 
+impl Kept {
+    fn new(request: RestoreRequest, view: RestorePlanView, whole: bool) -> Self {
+        let view = shortened(view, VIEW_KEPT_BYTES);
+        Kept { request, view, whole }
+    }
+}
+
 /// How often a restore is planned anew because its image was given up before it was in the control state.
 const PLANS: usize = 5;
 
-/// Puts a restore of one replica set into the control state, with its instant fixed.
-pub async fn create(set: &Set, request: RestoreRequest) -> Result<RestoreView, Refusal> {
+/// Puts a restore of one replica set into the control state, with its instant fixed; ordered again, it is the one there is.
+pub async fn create(set: &Set, order: RestoreOrder) -> Result<RestoreView, Refusal> {
+    let token = match ordered_before(set, &order)? {
+        Ok(view) => return Ok(view),
+        Err(token) => token,
+    };
     anew(async || {
-        let planned = plan(set, &request).await?;
+        let planned = plan(set, &order.request).await?;
         let image = image_ref(set, &planned.plan.base)?;
         let until = oplog_until(&planned.plan, image.as_ref());
         let uses = image.map(|image| (set.id.clone(), Use { image, until }));
-        let mut request = request.clone();
+        let mut request = order.request.clone();
         if !matches!(request.at, At::Snapshot(_)) {
             request.at = At::Position(planned.plan.until.into());
         }
-        store(set, request, planned.view, uses.into_iter().collect(), false).await
+        let kept = Kept::new(request, planned.view, false);
+        store(set, token, kept, uses.into_iter().collect()).await
     })
     .await
 }
 
 /// The same of a whole sharded cluster, for which the config servers' replica set stands.
-pub async fn create_whole(members: &Members, request: RestoreRequest) -> Result<RestoreView, Refusal> {
+pub async fn create_whole(members: &Members, order: RestoreOrder) -> Result<RestoreView, Refusal> {
+    let token = match ordered_before(&members.config, &order)? {
+        Ok(view) => return Ok(view),
+        Err(token) => token,
+    };
     anew(async || {
-        let planned = whole::plan(members, &request).await?;
+        let planned = whole::plan(members, &order.request).await?;
         let mut uses = BTreeMap::new();
         for (set, plan) in planned.plans.iter() {
             if let Some(image) = image_ref(set, &plan.base)? {
@@ -79,9 +95,9 @@ pub async fn create_whole(members: &Members, request: RestoreRequest) -> Result<
         }
         let request = RestoreRequest {
             at: planned.at.clone(),
-            ..request.clone()
+            ..order.request.clone()
         };
-        store(&members.config, request, planned.view, uses, true).await
+        store(&members.config, token, Kept::new(request, planned.view, true), uses).await
     })
     .await
 }
@@ -97,20 +113,33 @@ async fn anew(once: impl AsyncFn() -> Result<RestoreView, Refusal>) -> Result<Re
     once().await
 }
 
-async fn store(
-    set: &Set,
-    request: RestoreRequest,
-    view: RestorePlanView,
-    uses: BTreeMap<ReplicaSetId, Use>,
-    whole: bool,
-) -> Result<RestoreView, Refusal> {
-    let view = shortened(view, VIEW_KEPT_BYTES);
-    let kept = Kept { request, view, whole };
+/// The restore that was ordered with this token before; else the token for a new one.
+fn ordered_before(set: &Set, order: &RestoreOrder) -> Result<Result<RestoreView, u64>, Refusal> {
+    let Some(token) = order.token else {
+        return Ok(Err(set.ground.host.entropy.number()));
+    };
+    let state = set.ground.control.state();
+    match state.restores.iter().find(|(_, restore)| restore.token == token) {
+        Some((id, restore)) => same(*id, restore, &order.request).map(Ok),
+        None => Ok(Err(token)),
+    }
+}
+
+/// The restore, if it is the one that is wanted; its instant was fixed when it was planned.
+fn same(id: u64, restore: &Restore, wanted: &RestoreRequest) -> Result<RestoreView, Refusal> {
+    let there = kept(id, restore)?.request;
+    let at = wanted.at.clone();
+    if (RestoreRequest { at, ..there }) == *wanted {
+        return view_of(id, restore);
+    }
+    let message = "another restore was ordered with that token; draw a fresh one at random";
+    Err(Refusal::new(RefusalKind::Conflict, message))
+}
+
+async fn store(set: &Set, token: u64, kept: Kept, uses: BTreeMap<ReplicaSetId, Use>) -> Result<RestoreView, Refusal> {
     let request_json = serde_json::to_string(&kept).map_err(|e| Refusal::new(RefusalKind::Invalid, e.to_string()))?;
-    let mut token = [0; 8];
-    set.ground.host.entropy.fill(&mut token);
     let command = Command::CreateRestore {
-        token: u64::from_le_bytes(token),
+        token,
         set: set.id.clone(),
         request_json,
         created_ms: set.ground.host.clock.now_ms(),
@@ -126,7 +155,7 @@ async fn store(
     let state = set.ground.control.state();
     let restore = state.restores.get(&id);
     let restore = restore.ok_or_else(|| Refusal::new(RefusalKind::NotFound, format!("there is no restore {id}")))?;
-    view_of(id, restore)
+    same(id, restore, &kept.request)
 }
 
 /// How many bytes of names a kept view may list.

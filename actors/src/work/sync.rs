@@ -46,6 +46,10 @@ impl SyncWork {
             _ => None,
         };
         set.board.forget_requests();
+        if record.phase < Phase::Complete {
+            // Who reads the log of a restarted daemon sees where it stands, though the phase was told by the one before.
+            tracing::info!(set = %set.id, "first copy: {} (goes on)", record.phase.text());
+        }
         Ok(SyncWork {
             incarnation: record.incarnation,
             set,

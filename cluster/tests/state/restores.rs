@@ -14,15 +14,19 @@ fn a_restore_asked_for_twice_with_one_token_is_one_restore() {
     assert_eq!(done(&mut state, &restore(42)), Response::RestoreCreated { id: 1 });
     assert_eq!(done(&mut state, &restore(42)), Response::RestoreCreated { id: 1 });
     assert_eq!(done(&mut state, &restore(43)), Response::RestoreCreated { id: 2 });
-    let set = "shop/rs0".parse().unwrap();
-    let other = Command::CreateRestore {
+    let again = |set: &str| Command::CreateRestore {
         token: 42,
-        set,
+        set: set.parse().unwrap(),
         request_json: "{}".to_owned(),
         created_ms: 0,
         uses: BTreeMap::new(),
     };
-    assert_eq!(apply(&mut state, &other).refusal(), Some(RefusalKind::Conflict));
+    let before = state.restores.clone();
+    let planned_anew = done(&mut state, &again("shop/rs0"));
+    assert_eq!(planned_anew, Response::RestoreCreated { id: 1 });
+    assert_eq!(state.restores, before, "the first plan stays");
+    let other = apply(&mut state, &again("other/rs0"));
+    assert_eq!(other.refusal(), Some(RefusalKind::Conflict));
 }
 
 #[test]
