@@ -163,6 +163,7 @@ impl Draw {
                 latency_ms: rng.gen_range(1..15),
                 lag_ms: rng.gen_range(50..2000),
                 batch: rng.gen_range(4..60),
+                scan_misses: false,
                 skew_s: 0,
             },
             cluster: None,
@@ -256,6 +257,7 @@ impl Draw {
         if wild && LATE_WRITES.contains(&(seed % 12)) {
             draw.store.late = own(seed, "late writes").gen_range(20..250);
         }
+        draw.mongo.scan_misses = wild && SCAN_MISSES.contains(&(seed % 31));
         draw.metrics = METRICS.contains(&(seed % 8));
         if wild && seed % 7 == SETTINGS {
             draw.chaos.settings = Some(own(seed, "settings").gen_range(4..30));
@@ -298,6 +300,7 @@ const TOPOLOGIES: [u64; 2] = [6, 8];
 const METRICS: [u64; 2] = ROTTEN_DISKS;
 const LATE_WRITES: [u64; 2] = [0, 5];
 const SETTINGS: u64 = 1;
+const SCAN_MISSES: [u64; 8] = [1, 2, 15, 16, 17, 18, 21, 25];
 
 fn own(seed: u64, name: &str) -> StdRng {
     let mut hasher = blake3::Hasher::new();

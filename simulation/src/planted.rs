@@ -35,6 +35,8 @@ pub enum Bug {
     TailAltersEntry,
     /// The scan skips a document.
     ScanSkipsDocument,
+    /// Documents that the scan missed and that are asked for are not found.
+    FetchFindsNothing,
     /// The scan reads a server that is behind.
     ScanReadsStale,
     /// The listing of collections forgets one.
@@ -78,7 +80,7 @@ pub enum Bug {
 }
 
 /// All of them.
-pub const ALL: [Bug; 33] = [
+pub const ALL: [Bug; 34] = [
     Bug::DiskForgetsFlush,
     Bug::StoreOverwrites,
     Bug::ListForgetsLast,
@@ -92,6 +94,7 @@ pub const ALL: [Bug; 33] = [
     Bug::TailSkipsEntry,
     Bug::TailAltersEntry,
     Bug::ScanSkipsDocument,
+    Bug::FetchFindsNothing,
     Bug::ScanReadsStale,
     Bug::ListingForgetsCollection,
     Bug::MisdirectedWrite,

@@ -27,7 +27,7 @@ struct Trace {
 const TAIL: usize = 60;
 
 /// Every mark there is: a set of seeds that did not hit one of them has not tried what it stands for.
-pub const MARKS: [&str; 71] = [
+pub const MARKS: [&str; 72] = [
     "agent killed",
     "agent: request timed out",
     "checkpoint: given up",
@@ -66,6 +66,7 @@ pub const MARKS: [&str; 71] = [
     "settings: agent tuned anew",
     "settings: daemon tuned anew",
     "settings: schedule changed",
+    "source: a scan missed a document",
     "source: chunk has a new owner",
     "source: collection dropped",
     "source: collection renamed",

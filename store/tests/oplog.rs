@@ -254,6 +254,21 @@ async fn an_oplog_that_is_half_removed_can_be_opened_and_removed() {
 
 /// Found by the simulation (seed 12269): a write that took effect late put a slice back into an oplog that was half removed.
 #[tokio::test]
+async fn a_slice_for_an_oplog_that_was_removed_behind_its_writer_is_refused() -> Result<(), StoreError> {
+    let (objects, writer) = filled(3).await;
+    let tip = writer.tip().await?.unwrap();
+    open(&objects).await?.remove_all().await?;
+    for _ in 0..2 {
+        let refused = writer.append(slice(7, 8, &tip.previous_slice)).await;
+        assert!(
+            matches!(refused, Err(AppendError::Store(StoreError::Refused { .. }))),
+            "{refused:?}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_left_of_an_oplog_is_removed_whole_or_not() {
     let (objects, _) = filled(10).await;
     let all = objects.contents();

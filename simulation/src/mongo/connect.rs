@@ -162,7 +162,10 @@ impl Servers for Deployment {
         self.travel().await;
         let at = self.choose(to)?;
         let command = Document::try_from(&command).map_err(|e| SourceError::Answer(e.to_string()))?;
-        let mongo = lock(&self.set);
+        let mut mongo = lock(&self.set);
+        if command.contains_key("listCollections") && !command.contains_key("filter") {
+            mongo.listed = mongo.history.count();
+        }
         let kind = match (command.get_bool("tailable"), command.get("find")) {
             (Ok(true), _) => {
                 let from = command
@@ -216,6 +219,7 @@ fn scan(mongo: &Mongo, at: usize, command: &Document) -> Result<Kind, SourceErro
     Ok(Kind::Scan {
         uuid,
         after,
+        began: mongo.listed,
         ended: false,
     })
 }
@@ -225,10 +229,11 @@ enum Kind {
     Once(Option<Document>),
     /// A tailing cursor: the newest count it sent.
     Tail { sent: Count, wait: Option<Duration> },
-    /// A scan in natural order: the newest record it sent.
+    /// A scan in natural order: the newest record it sent, and from where on its first copy surely has the oplog.
     Scan {
         uuid: CollectionUuid,
         after: i64,
+        began: Count,
         ended: bool,
     },
 }
@@ -305,7 +310,12 @@ impl Cursor {
                 Ok(Some(Some(reply(entries, None))))
             }
             Kind::Scan { ended: true, .. } => Ok(Some(None)),
-            Kind::Scan { uuid, after, ended } => {
+            Kind::Scan {
+                uuid,
+                after,
+                began,
+                ended,
+            } => {
                 if mongo.history.meta(*uuid, view).is_none() {
                     return Err(of_server(Refused {
                         code: (175, "QueryPlanKilled"),
@@ -321,6 +331,16 @@ impl Cursor {
                     mongo.history.documents(*uuid, view, *after).take(most).collect();
                 *ended = found.len() < most;
                 *after = found.last().map_or(*after, |(record, _)| *record);
+                if mongo.draw.scan_misses {
+                    // As with a document that moves before the cursor. Whoever applies the change later finds nothing to change.
+                    let misses =
+                        |record: i64| record % 2 == 0 && mongo.history.was_changed(*uuid, record, *began, view);
+                    let before = found.len();
+                    found.retain(|(record, _)| !misses(*record));
+                    if found.len() < before {
+                        trace::mark("source: a scan missed a document");
+                    }
+                }
                 if found.len() > 2 && planted::is(Bug::ScanSkipsDocument) {
                     found.remove(1);
                 }

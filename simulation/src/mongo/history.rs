@@ -225,6 +225,19 @@ impl History {
         self.collections.get(&uuid)?.meta.at(count)
     }
 
+    /// Whether a document was there all the while from `from` to `to`, and was changed meanwhile.
+    pub fn was_changed(&self, uuid: CollectionUuid, record: i64, from: Count, to: Count) -> bool {
+        let versions = self.collections.get(&uuid).and_then(|c| c.records.get(&record));
+        versions.is_some_and(|versions| {
+            let mut within = versions
+                .0
+                .iter()
+                .filter(|(at, _)| (from + 1..=to).contains(at))
+                .peekable();
+            versions.at(from).is_some() && within.peek().is_some() && within.all(|(_, value)| value.is_some())
+        })
+    }
+
     /// Documents at a count, in natural order, with their numbers, those after `after` only.
     pub fn documents(&self, uuid: CollectionUuid, count: Count, after: i64) -> impl Iterator<Item = (i64, &Document)> {
         let collection = self.collections.get(&uuid);

@@ -201,11 +201,26 @@ impl Mongo {
             .and_then(|filter| filter.get_document("_id"))
             .and_then(|id| id.get_array("$in"))
             .map_err(|_| refused(2, "BadValue", "only finds by _id are simulated"))?;
+        let ids: Vec<Bson> = ids.iter().map(compared).collect();
+        if planted::is(Bug::FetchFindsNothing) {
+            return Ok(Vec::new());
+        }
         let found = self.history.documents(uuid, view, 0).map(|(_, document)| document);
         Ok(found
-            .filter(|document| document.get("_id").is_some_and(|id| ids.contains(id)))
+            .filter(|document| document.get("_id").is_some_and(|id| ids.contains(&compared(id))))
             .cloned()
             .collect())
+    }
+}
+
+/// A value as servers compare it: numbers by what they are worth, whatever their types.
+fn compared(value: &Bson) -> Bson {
+    match value {
+        Bson::Int32(n) => Bson::Double(f64::from(*n)),
+        Bson::Int64(n) if (*n as f64) as i64 == *n => Bson::Double(*n as f64),
+        Bson::Document(fields) => Bson::Document(fields.iter().map(|(name, v)| (name.clone(), compared(v))).collect()),
+        Bson::Array(values) => Bson::Array(values.iter().map(compared).collect()),
+        other => other.clone(),
     }
 }
 

@@ -26,6 +26,8 @@ pub struct MongoDraw {
     pub lag_ms: u64,
     /// Documents in one batch of a cursor.
     pub batch: usize,
+    /// Scans may miss documents that are changed while they run.
+    pub scan_misses: bool,
     /// Seconds that its clocks are ahead.
     pub skew_s: u32,
 }
@@ -78,6 +80,8 @@ pub struct Mongo {
     pub term: i64,
     /// What a majority has.
     pub committed: Count,
+    /// How much oplog there was when somebody listed all collections last: the oplog of a first copy begins before.
+    pub listed: Count,
     rng: StdRng,
     last_write: Option<Instant>,
     /// Numbers collections.
@@ -121,6 +125,7 @@ impl Mongo {
             primary: 0,
             term: 1,
             committed: 0,
+            listed: 0,
             rng: StdRng::seed_from_u64(seed),
             last_write: None,
             next_name: 0,

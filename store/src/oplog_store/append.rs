@@ -88,7 +88,12 @@ impl OplogStore {
     ) -> Result<Option<TailOrder>, StoreError> {
         let put = self.objects.put_new(key, frame.bytes().clone()).await?;
         let known = self.read_index(|index| index.manifest.number)?;
-        if self.newest_manifest().await?.is_none_or(|newest| newest > known) {
+        let Some(newest) = self.newest_manifest().await? else {
+            // It was removed behind our back: the history ended, and nothing can follow it.
+            *self.index() = None;
+            return Err(self.not_begun());
+        };
+        if newest > known {
             // The name may have been free only because its slice was merged away. Look again before anything is
             // acknowledged; if so, what we wrote lies before the floor and never counts.
             self.refresh().await?;
