@@ -66,6 +66,11 @@ pub(crate) fn request(
         return Err(Response::refused(RefusalKind::Limit, "a reason is one short word"));
     }
     let key = (set.clone(), id.clone());
+    let checkpoints = state.checkpoints.get(set.deployment());
+    if checkpoints.is_some_and(|checkpoints| checkpoints.all.contains_key(id)) {
+        let message = format!("{id} is a checkpoint of {}; choose an id", set.deployment());
+        return Err(Response::refused(RefusalKind::Conflict, message));
+    }
     match state.snapshots.get(&key) {
         Some(there) if there.incarnation == incarnation && there.reason == reason => return Ok(Response::Done),
         Some(_) => {

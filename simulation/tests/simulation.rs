@@ -23,7 +23,7 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 43] = [
+const FOUND: [(u64, &str); 45] = [
     (
         13,
         "a node that does not own a shard could not plan a restore from a snapshot with transactions open in it: planning wrote blocks",
@@ -188,6 +188,14 @@ const FOUND: [(u64, &str); 43] = [
     (
         25508,
         "(the world: a user who is told that enough snapshots are being taken waits for one of them)",
+    ),
+    (
+        44042,
+        "with as many snapshots waiting as may wait, the one by schedule was asked for first and refused, and none was ever taken again",
+    ),
+    (
+        52444,
+        "the first snapshot of a member drew the same four letters as a checkpoint of the same second, and became a part of it",
     ),
 ];
 

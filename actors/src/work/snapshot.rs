@@ -40,8 +40,12 @@ impl SnapshotWork {
             .snapshots
             .iter()
             .filter(|((set, _), s)| *set == self.set.id && s.incarnation == record.incarnation);
+        let of_this_history = of_this_history.fold(Asked::default(), |asked, (_, snapshot)| Asked {
+            all: asked.all + 1,
+            waiting: asked.waiting + usize::from(snapshot.image.is_none()),
+        });
         let due = due(
-            of_this_history.count(),
+            of_this_history,
             record.next_snapshot_ms,
             &deployment.schedule.timetable,
             now_ms,
@@ -69,6 +73,15 @@ impl SnapshotWork {
     }
 }
 
+/// The snapshots that a history has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// Complete, or asked for.
+    pub all: usize,
+    /// Those that are not complete.
+    pub waiting: usize,
+}
+
 /// What the schedule calls for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -78,18 +91,19 @@ pub struct Due {
     pub next_ms: i64,
 }
 
-/// Decides by the snapshots this history has (complete or asked for), when the next was due, and the time. One snapshot makes
-/// up for any number that were missed.
-pub fn due(snapshots: usize, next_ms: Option<i64>, timetable: &Timetable, now_ms: i64) -> Due {
-    let is_due = next_ms.is_some_and(|next_ms| next_ms <= now_ms);
-    Due {
-        reason: match snapshots {
-            0 => Some(FIRST),
-            _ => is_due.then_some("schedule"),
-        },
-        // Reckoned anew each time: a schedule that was changed or a clock that was set must not put the next one off.
-        next_ms: timetable.next_after(now_ms),
-    }
+/// Decides by the snapshots this history has, when the next was due, and the time. One snapshot makes up for any number that
+/// were missed. What waits is taken first: with as many waiting as may wait another one is refused.
+pub fn due(asked: Asked, next_ms: Option<i64>, timetable: &Timetable, now_ms: i64) -> Due {
+    let overdue = next_ms.filter(|next_ms| *next_ms <= now_ms);
+    // Reckoned anew each time: a schedule that was changed or a clock that was set must not put the next one off.
+    let next = timetable.next_after(now_ms);
+    let (reason, next_ms) = match (asked, overdue) {
+        (Asked { all: 0, .. }, _) => (Some(FIRST), next),
+        (Asked { waiting: 0, .. }, Some(_)) => (Some("schedule"), next),
+        (_, Some(still)) => (None, still),
+        (_, None) => (None, next),
+    };
+    Due { reason, next_ms }
 }
 
 /// A new snapshot's id: when it was asked for, and four letters so that two of one second differ.
@@ -160,20 +174,20 @@ mod tests {
             reason: Some(reason),
             next_ms,
         };
-        for (snapshots, next_ms, now_ms, want) in [
-            (0, None, 5_000, take("sync", 60_000)),
-            (0, Some(1), 5_000, take("sync", 60_000)),
-            (1, None, 5_000, none(60_000)),
-            (1, Some(60_000), 59_999, none(60_000)),
-            (1, Some(60_000), 60_000, take("schedule", 120_000)),
-            (1, Some(60_000), 130_000, take("schedule", 180_000)),
-            (1, Some(900_000), 5_000, none(60_000)),
+        for (all, waiting, next_ms, now_ms, want) in [
+            (0, 0, None, 5_000, take("sync", 60_000)),
+            (0, 0, Some(1), 5_000, take("sync", 60_000)),
+            (1, 0, None, 5_000, none(60_000)),
+            (1, 1, None, 5_000, none(60_000)),
+            (1, 0, Some(60_000), 59_999, none(60_000)),
+            (1, 0, Some(60_000), 60_000, take("schedule", 120_000)),
+            (9, 8, Some(60_000), 60_000, none(60_000)),
+            (9, 0, Some(60_000), 70_000, take("schedule", 120_000)),
+            (1, 0, Some(60_000), 130_000, take("schedule", 180_000)),
+            (1, 0, Some(900_000), 5_000, none(60_000)),
         ] {
-            assert_eq!(
-                due(snapshots, next_ms, &timetable, now_ms),
-                want,
-                "{snapshots} {next_ms:?} {now_ms}"
-            );
+            let decided = due(Asked { all, waiting }, next_ms, &timetable, now_ms);
+            assert_eq!(decided, want, "{all} {waiting} {next_ms:?} {now_ms}");
         }
     }
 }

@@ -6,8 +6,8 @@ use headwater_cluster::{Command, RefusalKind, State, apply};
 use headwater_model::{Incarnation, Ts, limits};
 
 use crate::checkpoint_samples::{
-    cluster, cut_checkpoint, join, member, member_cut, note_checkpoint, noted, open_checkpoint, resume_checkpoint,
-    set_sharding, sharding as members,
+    cluster, cut_checkpoint, fail_checkpoint, join, member, member_cut, note_checkpoint, noted, open_checkpoint,
+    resume_checkpoint, set_sharding, sharding as members,
 };
 use crate::samples::{at, deployment, done, registered, snapshot};
 
@@ -195,6 +195,24 @@ fn snapshots_of_one_checkpoint_are_kept_and_go_together() {
     };
     done(&mut state, &drop);
     assert!(state.snapshots.is_empty() && state.checkpoints[&deployment()].all.is_empty());
+}
+
+#[test]
+fn a_members_own_snapshot_and_a_checkpoint_cannot_have_one_id_whichever_comes_first() {
+    let own = |id: &str| Command::RequestSnapshot {
+        set: member("cfg"),
+        id: snapshot(id),
+        incarnation: Incarnation(1),
+        reason: "sync".to_owned(),
+        asked_ms: 0,
+    };
+    let mut state = cluster();
+    done(&mut state, &open_checkpoint("c1", 0));
+    assert_eq!(refusal(&mut state, &own("c1")), RefusalKind::Conflict);
+    done(&mut state, &own("c2"));
+    done(&mut state, &fail_checkpoint("c1"));
+    assert_eq!(refusal(&mut state, &own("c1")), RefusalKind::Conflict);
+    assert_eq!(refusal(&mut state, &open_checkpoint("c2", 0)), RefusalKind::Conflict);
 }
 
 /// Both members say so of an attempt.
