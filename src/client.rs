@@ -1,7 +1,7 @@
 //! The service over HTTP. Several addresses are tried in turn; a request is sent on to the next one only when it
 //! certainly was not carried out.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_protocol::agent::Refusal;
 use reqwest::{Method, Response, StatusCode};
@@ -18,8 +18,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const SILENCE_DEADLINE: Duration = Duration::from_secs(120);
 /// Where there are others to ask, a question that changes nothing waits for an answer's beginning no longer than this.
 const TURN_DEADLINE: Duration = Duration::from_secs(5);
-/// How often an order whose answer was lost is repeated, and how long after.
-const REPEATS: u32 = 120;
+/// How long an order whose answer was lost is repeated, and how long after each.
+const REPEAT_FOR: Duration = Duration::from_secs(60);
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
 
 /// Talks to a service. Cheap to clone.
@@ -68,16 +68,19 @@ impl Client {
     /// The same of what may be asked for twice and is done once, since its `body` bears a token: when the connection breaks
     /// before the answer is there, it is asked for again, for a minute.
     pub async fn post_until_answered<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Outcome<T> {
-        let mut may_be_done = false;
-        for _ in 0..REPEATS {
-            match self.post(path, body).await {
-                Err(failure) if failure.is_unanswered => may_be_done = true,
-                Err(failure) if may_be_done && matches!(failure.exit, Exit::Unreachable | Exit::Retry) => {}
-                answered => return answered,
+        let mut unanswered_since = None;
+        loop {
+            let answer = self.post(path, body).await;
+            let Err(failure) = &answer else { return answer };
+            if failure.is_unanswered {
+                unanswered_since.get_or_insert_with(Instant::now);
+            }
+            let is_over = unanswered_since.is_none_or(|since| since.elapsed() >= REPEAT_FOR);
+            if is_over || !matches!(failure.exit, Exit::Unreachable | Exit::Retry) {
+                return answer;
             }
             tokio::time::sleep(REPEAT_AFTER).await;
         }
-        self.post(path, body).await
     }
 
     /// Has something done that needs no words.

@@ -385,7 +385,9 @@ impl Backup {
     pub async fn archive(&self, id: u64) -> Result<ArchiveStream, Refusal> {
         let state = self.node.ground.control.state();
         let restore = state.restores.get(&id).ok_or_else(|| not_found("restore", id))?;
-        let set = self.to_read(&restore.replica_set).await?;
+        // Not the one that is worked on here: that may go to another node while the archive is read.
+        let opened = Set::open_to_read(self.node.ground.clone(), restore.replica_set.clone()).await;
+        let set = opened.map_err(crate::trouble::refusal)?;
         crate::restores::archive(&set, id, restore).await
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use headwater_protocol::admin::RestoreView;
-use headwater_restore::dump::ArchiveToDirectory;
+use headwater_restore::dump::{ArchiveToDirectory, check_root};
 use tokio::io::AsyncWriteExt;
 
 use crate::cli::progress::Progress;
@@ -36,20 +36,13 @@ pub enum Sink {
 impl Sink {
     /// Refuses before anything is started what would be refused at the end.
     pub fn check(&self) -> Outcome {
-        let taken = match self {
-            Sink::Stdout => return Ok(()),
-            Sink::File(path) => path.symlink_metadata().is_ok().then_some(path),
-            Sink::Directory(path) => {
-                let empty = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-                (path.symlink_metadata().is_ok() && !empty).then_some(path)
-            }
-        };
-        match taken {
-            None => Ok(()),
-            Some(path) => {
+        match self {
+            Sink::File(path) if path.symlink_metadata().is_ok() => {
                 let failure = Failure::new(Exit::Conflict, format!("{} exists already", path.display()));
                 Err(failure.help("choose another name, or remove what is there"))
             }
+            Sink::Stdout | Sink::File(_) => Ok(()),
+            Sink::Directory(path) => check_root(path).map_err(|e| Failure::new(Exit::Conflict, e.to_string())),
         }
     }
 
@@ -227,7 +220,12 @@ impl Aside {
 
     fn keep(self) -> Outcome {
         // A link, unlike a rename, never replaces a file that appeared meanwhile.
-        std::fs::hard_link(&self.path, &self.target).map_err(|e| file_fault("name", &self.target, &e))?;
+        let named = match std::fs::hard_link(&self.path, &self.target) {
+            // Some file systems have no links, such as those of removable disks and many network shares.
+            Err(_) if self.target.symlink_metadata().is_err() => std::fs::rename(&self.path, &self.target),
+            named => named,
+        };
+        named.map_err(|e| file_fault("name", &self.target, &e))?;
         let folder = self
             .target
             .parent()
@@ -273,6 +271,7 @@ mod tests {
         let file = dir.path().join("a.archive");
         assert_eq!(Sink::File(file.clone()).check(), Ok(()));
         assert_eq!(Sink::Directory(dir.path().to_owned()).check(), Ok(()));
+        assert_eq!(Sink::Directory(".".into()).check().unwrap_err().exit, Exit::Conflict);
         std::fs::write(&file, "x").unwrap();
         assert_eq!(Sink::File(file).check().unwrap_err().exit, Exit::Conflict);
         assert_eq!(

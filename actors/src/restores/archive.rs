@@ -1,12 +1,15 @@
 //! Restores that are streamed to who asked for them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
+use headwater_cluster::command::RestoreProgress;
 use headwater_cluster::{Command, Restore, RestoreState as State};
 use headwater_protocol::admin::Destination;
 use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_restore::naming::Selection;
+use tokio::time::Instant;
 
 use super::kept;
 use super::open::{chosen, selection, source_of};
@@ -17,6 +20,11 @@ use crate::set::Set;
 
 /// Pieces of an archive on their way to a reader.
 const ARCHIVE_CHUNKS: usize = 4;
+/// Between two tellings of how far a reader is.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+/// How long the end is told again while there is no quorum: the reader waits a minute for it.
+const TELL_END_FOR: Duration = Duration::from_secs(50);
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 /// Streams the archive of a restore. The stream is cut with a refusal if it cannot be completed.
 pub async fn archive(set: &Arc<Set>, id: u64, restore: &Restore) -> Result<ArchiveStream, Refusal> {
@@ -42,11 +50,14 @@ pub async fn archive(set: &Arc<Set>, id: u64, restore: &Restore) -> Result<Archi
                 Err(refused)
             }
         };
-        let ended = match outcome {
-            Ok(()) => progress(&set, id, State::Finished, "finished", None).await,
-            Err(refused) => progress(&set, id, State::Failed, "documents", Some(refused.message)).await,
+        let (state, step, error) = match outcome {
+            Ok(()) => (State::Finished, "finished", None),
+            Err(refused) => (State::Failed, "documents", Some(refused.message)),
         };
-        if let Err(refused) = ended {
+        let told = tell_end(&set, id, |progress| {
+            (progress.state, progress.step, progress.error) = (state, step.to_owned(), error.clone());
+        });
+        if let Err(refused) = told.await {
             tracing::warn!(restore = id, error = %refused.message, "the end of an archive could not be noted");
         }
         crate::set::remove_scratch(&set.ground, id).await;
@@ -64,9 +75,16 @@ async fn write_archive(
     let (source, version) = source_of(set, id, restore).await?;
     let chosen = chosen(&*source, selection).await?;
     let mut chunks = std::pin::pin!(headwater_restore::dump::archive(source, chosen, &version));
+    let (mut read, mut told) = (0, Instant::now());
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|e| Refusal::new(RefusalKind::Internal, e.to_string()))?;
+        read += chunk.len() as u64;
         out.write(chunk).await.map_err(nobody_reads)?;
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            // A courtesy; the next one tells the same and more.
+            _ = tell(set, id, |progress| progress.done_bytes = read).await;
+        }
     }
     Ok(())
 }
@@ -75,21 +93,28 @@ fn nobody_reads(_: NobodyReads) -> Refusal {
     Refusal::new(RefusalKind::Conflict, "the reader went away before the end")
 }
 
-async fn progress(set: &Set, id: u64, state: State, step: &str, error: Option<String>) -> Result<(), Refusal> {
+async fn tell_end(set: &Set, id: u64, end: impl Fn(&mut RestoreProgress)) -> Result<(), Refusal> {
+    let since = Instant::now();
+    loop {
+        match tell(set, id, &end).await {
+            Err(refused) if refused.kind != RefusalKind::NotFound && since.elapsed() < TELL_END_FOR => {}
+            told => return told,
+        }
+        tokio::time::sleep(TELL_AGAIN).await;
+    }
+}
+
+async fn tell(set: &Set, id: u64, change: impl Fn(&mut RestoreProgress)) -> Result<(), Refusal> {
     let (control, record) = set.record()?;
-    let Some(restore) = control.restores.get(&id) else {
+    let Some(restore) = control.restores.get(&id).filter(|r| r.state == State::Running) else {
         return Ok(());
     };
-    let progress = headwater_cluster::command::RestoreProgress {
-        state,
-        step: step.to_owned(),
-        error,
-        ..restore.progress()
-    };
+    let mut progress = restore.progress();
+    change(&mut progress);
     let command = Command::UpdateRestore {
         id,
         epoch: record.epoch,
         progress,
     };
-    submit(&set.ground.control, command).await.map(|_| ())
+    submit(&set.ground.control, command).await.map(drop)
 }

@@ -2,7 +2,7 @@
 
 use headwater_cluster::{ImageRef, ReplicaSet, Snapshot, State as ControlState, keeping};
 use headwater_model::{Incarnation, Optime, ReplicaSetId, SnapshotId};
-use headwater_protocol::agent::Refusal;
+use headwater_protocol::agent::{Refusal, RefusalKind};
 use headwater_restore::plan::{Base, Proven};
 use headwater_store::objects::StoreError;
 
@@ -95,14 +95,20 @@ pub async fn inventory(set: &Set) -> Result<(Vec<Base>, Vec<Proven>, Incarnation
     Ok((bases(&state, &set.id, &record), ranges, record.incarnation))
 }
 
-/// The image that a plan begins with, as the control state names it.
-pub(super) fn image_ref(set: &Set, base: &Base) -> Result<Option<ImageRef>, Refusal> {
+/// The image that a plan begins with, as the control state names it. Refused as a conflict when it was given up since.
+pub(super) fn image_ref(set: &Set, base: &Base) -> Result<ImageRef, Refusal> {
     let (state, record) = set.record()?;
     let snapshots = state.snapshots.iter().filter(|((id, _), _)| *id == set.id);
     let images = snapshots.filter_map(|(_, snapshot)| snapshot.image.as_ref());
     let mut images = images.chain(record.waypoint.as_ref());
     let found = images.find(|image| (image.incarnation, &image.name) == (base.incarnation, &base.name));
-    Ok(found.cloned())
+    found.cloned().ok_or_else(|| {
+        let message = format!(
+            "the image {} was given up while the restore was planned; ask again",
+            base.name
+        );
+        Refusal::new(RefusalKind::Conflict, message)
+    })
 }
 
 /// What of a proven range is not known to be damaged.

@@ -66,14 +66,14 @@ pub async fn create(set: &Set, order: RestoreOrder) -> Result<RestoreView, Refus
     anew(async || {
         let planned = plan(set, &order.request).await?;
         let image = image_ref(set, &planned.plan.base)?;
-        let until = oplog_until(&planned.plan, image.as_ref());
-        let uses = image.map(|image| (set.id.clone(), Use { image, until }));
+        let until = oplog_until(&planned.plan, Some(&image));
+        let uses = BTreeMap::from([(set.id.clone(), Use { image, until })]);
         let mut request = order.request.clone();
         if !matches!(request.at, At::Snapshot(_)) {
             request.at = At::Position(planned.plan.until.into());
         }
         let kept = Kept::new(request, planned.view, false);
-        store(set, token, kept, uses.into_iter().collect()).await
+        store(set, token, kept, uses).await
     })
     .await
 }
@@ -88,10 +88,9 @@ pub async fn create_whole(members: &Members, order: RestoreOrder) -> Result<Rest
         let planned = whole::plan(members, &order.request).await?;
         let mut uses = BTreeMap::new();
         for (set, plan) in planned.plans.iter() {
-            if let Some(image) = image_ref(set, &plan.base)? {
-                let until = oplog_until(plan, Some(&image));
-                uses.insert(set.id.clone(), Use { image, until });
-            }
+            let image = image_ref(set, &plan.base)?;
+            let until = oplog_until(plan, Some(&image));
+            uses.insert(set.id.clone(), Use { image, until });
         }
         let request = RestoreRequest {
             at: planned.at.clone(),

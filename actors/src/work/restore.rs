@@ -224,7 +224,7 @@ async fn carry_out(set: Arc<Set>, id: u64, restore: Restore, teller: Arc<Teller>
             let (source, version) = source_of(&set, id, &restore).await?;
             let chosen = chosen(&*source, &selection(&kept.request)?).await?;
             teller.expect(chosen.bytes());
-            let (target, settings) = (reached(uri, &teller).await?, settings(&kept, &version));
+            let (target, settings) = (reached(uri, begun, &teller).await?, settings(&kept, &version));
             load(&*source, &chosen, &target, &settings, cursor, &*teller).await
         }
         Destination::Cluster(targets) => {
@@ -232,7 +232,7 @@ async fn carry_out(set: Arc<Set>, id: u64, restore: Restore, teller: Arc<Teller>
             let opened = open_whole(&set, &kept.request.at, &restore, scratch).await?;
             let (old, version) = opened.into_old_cluster(&kept.request).await?;
             teller.expect(old.shards.iter().map(|(_, chosen)| chosen.bytes()).sum());
-            let new = new_cluster(set.id.set(), targets, &teller).await?;
+            let new = new_cluster(set.id.set(), targets, begun, &teller).await?;
             rebuild(&old, &new, &settings(&kept, &version), cursor, &*teller).await
         }
     };
@@ -249,9 +249,13 @@ fn settings(kept: &Kept, version: &str) -> Settings {
     settings
 }
 
-async fn reached(uri: &str, teller: &Arc<Teller>) -> Result<Target, Trouble> {
+/// `begun`: the string could be used before, and what it names cannot be looked up at present.
+async fn reached(uri: &str, begun: bool, teller: &Arc<Teller>) -> Result<Target, Trouble> {
     let target = Target::new(uri, CONNECTIONS).await;
-    let target = target.map_err(|e| Trouble::Final(e.to_string()))?;
+    let target = target.map_err(|e| match begun {
+        true => Trouble::Passing(e.to_string()),
+        false => Trouble::Final(e.to_string()),
+    })?;
     let teller = teller.clone();
     Ok(target.heard_by(Arc::new(move |why| teller.hear(why))))
 }
@@ -260,11 +264,12 @@ async fn reached(uri: &str, teller: &Arc<Teller>) -> Result<Target, Trouble> {
 async fn new_cluster(
     config: &str,
     targets: &BTreeMap<String, String>,
+    begun: bool,
     teller: &Arc<Teller>,
 ) -> Result<NewCluster, Trouble> {
     let (mut of_config, mut shards) = (None, BTreeMap::new());
     for (member, uri) in targets {
-        let target = reached(uri, teller).await?;
+        let target = reached(uri, begun, teller).await?;
         match member == config {
             true => of_config = Some(target),
             false => _ = shards.insert(member.clone(), target),

@@ -4,11 +4,12 @@
 //! Write order: command → deletion. Reversed, an instant would be offered that is gone already. Decisions are those of
 //! `headwater_cluster::keeping`, and are made again when the command is carried out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_cluster::command::RestoreProgress;
-use headwater_cluster::{Command, ReplicaSet, RestoreState, State, keeping};
+use headwater_cluster::{Command, ReplicaSet, Restore, RestoreState, State, keeping};
 use headwater_model::{Incarnation, Optime, SnapshotId};
 use headwater_protocol::agent::RefusalKind;
 use headwater_store::objects::StoreError;
@@ -20,14 +21,16 @@ use crate::worker::{Fault, Pace, Work};
 
 /// How often snapshots are looked at: from the control state alone.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// An archive that was not read to its end after this time never will be, in milliseconds.
-const ARCHIVE_MAX_AGE_MS: i64 = 24 * 3_600_000;
+/// An archive of which nothing was read for this long never will be.
+const ARCHIVE_MAX_SILENCE: Duration = Duration::from_hours(24);
 
 /// See the module.
 pub struct RetentionWork {
     set: Arc<Set>,
     look: Instant,
     oplog: Instant,
+    /// How many bytes of each archive were read, and when this was seen first.
+    archives: BTreeMap<u64, (u64, Instant)>,
 }
 
 impl RetentionWork {
@@ -35,7 +38,12 @@ impl RetentionWork {
     pub fn new(set: Arc<Set>) -> Self {
         let now = Instant::now();
         let oplog = now + set.ground.tuning.tend_every();
-        RetentionWork { set, look: now, oplog }
+        RetentionWork {
+            set,
+            look: now,
+            oplog,
+            archives: BTreeMap::new(),
+        }
     }
 
     fn now_ms(&self) -> i64 {
@@ -70,19 +78,32 @@ impl RetentionWork {
         Ok(())
     }
 
-    /// Ends restores to an archive that nobody came for: they would hold their image and its oplog for ever.
-    async fn end_forgotten_archives(&self, state: &State, record: &ReplicaSet) -> Result<(), Fault> {
+    /// Ends restores to an archive that nobody came for, or that nobody reads any more: they would hold their image and its
+    /// oplog for ever.
+    async fn end_forgotten_archives(&mut self, state: &State, record: &ReplicaSet) -> Result<(), Fault> {
         let now_ms = self.now_ms();
-        let forgotten = state.restores.iter().filter(|(_, restore)| {
+        let is_open = |restore: &Restore| {
             restore.replica_set == self.set.id
                 && restore.state == RestoreState::Running
                 && restore.request_json.contains("\"to\":\"archive\"")
-                && now_ms - restore.created_ms > ARCHIVE_MAX_AGE_MS
-        });
-        for (id, restore) in forgotten {
+        };
+        let open: Vec<_> = state.restores.iter().filter(|(_, restore)| is_open(restore)).collect();
+        self.archives.retain(|id, _| open.iter().any(|(open, _)| *open == id));
+        for (id, restore) in open {
+            let seen = self.archives.entry(*id).or_insert((restore.done_bytes, Instant::now()));
+            if seen.0 != restore.done_bytes {
+                *seen = (restore.done_bytes, Instant::now());
+            }
+            let silence = match restore.done_bytes {
+                0 => Duration::from_millis((now_ms - restore.created_ms).try_into().unwrap_or_default()),
+                _ => seen.1.elapsed(),
+            };
+            if silence <= ARCHIVE_MAX_SILENCE {
+                continue;
+            }
             let progress = RestoreProgress {
                 state: RestoreState::Failed,
-                error: Some("the archive was not read to its end within a day; start the restore again".to_owned()),
+                error: Some("nobody has read the archive for a day; start the restore again".to_owned()),
                 ..restore.progress()
             };
             let command = Command::UpdateRestore {

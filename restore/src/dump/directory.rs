@@ -2,6 +2,7 @@
 //! disk: a directory of that name is complete.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use headwater_model::Namespace;
@@ -21,6 +22,14 @@ pub enum DirectoryFault {
     /// Something is there already.
     #[error("{0} exists already: choose another name, or remove it")]
     Exists(PathBuf),
+    /// A new directory cannot take its place.
+    #[error("{path} is {what}: name a new directory inside it, such as {}", path.join("dump").display())]
+    Fixed {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        what: &'static str,
+    },
     /// No such database can be a folder.
     #[error("{0:?} cannot be a folder's name; rename the database")]
     Database(String),
@@ -41,6 +50,37 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DirectoryFault + '_ {
     }
 }
 
+/// Whether a new directory may get the name `root`: nothing has it yet, or an empty directory that can be replaced.
+pub fn check_root(root: &Path) -> Result<(), DirectoryFault> {
+    let fixed = |what| DirectoryFault::Fixed {
+        path: root.to_owned(),
+        what,
+    };
+    // Of ".", ".." and "/" nobody can say what lies beside them under another name.
+    if root.file_name().is_none() {
+        return Err(fixed("a directory in use"));
+    }
+    let Ok(there) = root.symlink_metadata() else {
+        return Ok(());
+    };
+    if !there.is_dir() {
+        return Err(DirectoryFault::Exists(root.to_owned()));
+    }
+    if std::fs::read_dir(root).map_err(io(root))?.next().is_some() {
+        return Err(DirectoryFault::Exists(root.to_owned()));
+    }
+    match std::fs::metadata(parent(root)) {
+        Ok(parent) if parent.dev() != there.dev() => Err(fixed("a mount point")),
+        _ => Ok(()),
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
 /// See the module.
 pub struct DirectoryWriter {
     root: PathBuf,
@@ -49,21 +89,15 @@ pub struct DirectoryWriter {
 }
 
 impl DirectoryWriter {
-    /// Begins. `root` must not exist, or be an empty directory.
+    /// Begins, where [`check_root`] allows it.
     pub async fn create(root: &Path) -> Result<Self, DirectoryFault> {
+        check_root(root)?;
         let mut name = root.file_name().unwrap_or_default().to_owned();
         name.push(".partial");
         let partial = root.with_file_name(name);
-        if let Ok(mut entries) = fs::read_dir(root).await {
-            if entries.next_entry().await.map_err(io(root))?.is_some() {
-                return Err(DirectoryFault::Exists(root.to_owned()));
-            }
-        } else if fs::symlink_metadata(root).await.is_ok() {
-            return Err(DirectoryFault::Exists(root.to_owned()));
-        }
-        if let Some(parent) = partial.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs::create_dir_all(parent).await.map_err(io(parent))?;
-        }
+        fs::create_dir_all(parent(&partial))
+            .await
+            .map_err(io(parent(&partial)))?;
         match fs::create_dir(&partial).await {
             Ok(()) => Ok(DirectoryWriter {
                 root: root.to_owned(),
@@ -118,10 +152,7 @@ impl DirectoryWriter {
         }
         sync_directory(&self.partial).await?;
         fs::rename(&self.partial, &self.root).await.map_err(io(&self.root))?;
-        match self.root.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent).await,
-            _ => sync_directory(Path::new(".")).await,
-        }
+        sync_directory(parent(&self.root)).await
     }
 
     /// Names come from a stream: none may lead out of the directory.

@@ -16,7 +16,7 @@ mod writer;
 use headwater_model::Namespace;
 
 pub use archive::{Entry, EntryType};
-pub use directory::{DirectoryFault, DirectoryWriter};
+pub use directory::{DirectoryFault, DirectoryWriter, check_root};
 pub use file_name::file_name;
 pub use parser::{ArchiveFault, ArchiveParser, Event};
 pub use to_directory::{ArchiveToDirectory, ExtractFault, Extracted};

@@ -296,6 +296,31 @@ fn an_archive_becomes_a_dump_directory() {
 }
 
 #[test]
+fn a_directory_that_no_new_one_can_replace_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("empty")).unwrap();
+    std::fs::write(at("file"), "").unwrap();
+    std::os::unix::fs::symlink(at("empty"), at("link")).unwrap();
+    for free in [at("empty"), at("new"), at("new/deeper")] {
+        check_root(&free).unwrap();
+    }
+    for taken in [folder.path().to_owned(), at("file"), at("link")] {
+        assert!(
+            matches!(check_root(&taken), Err(DirectoryFault::Exists(_))),
+            "{taken:?}"
+        );
+    }
+    for fixed in [".", "..", "/", "new/.."] {
+        let refused = check_root(fixed.as_ref()).unwrap_err();
+        assert!(
+            refused.to_string().contains("name a new directory inside it"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
 fn a_database_name_that_leads_out_of_the_directory_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     for db in ["..", ".", "", "a/b", "/etc"] {

@@ -37,7 +37,7 @@ pub struct ArchiveToDirectory {
 }
 
 impl ArchiveToDirectory {
-    /// Begins; `root` must not exist, or be empty.
+    /// Begins, where [`check_root`](super::check_root) allows it.
     pub async fn create(root: &Path) -> Result<Self, ExtractFault> {
         Ok(ArchiveToDirectory {
             parser: ArchiveParser::default(),

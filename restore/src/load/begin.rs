@@ -20,9 +20,10 @@ impl Load<'_> {
     pub(super) async fn begin(&self, item: &Item, making: &Making) -> Result<(), LoadFault> {
         let Some(data) = &item.data else { return Ok(()) };
         match self.ledger.stage(&item.to) {
-            Some(Stage::Counted { .. } | Stage::Done { .. }) => return Ok(()),
+            Some(Stage::Done { .. }) => return Ok(()),
+            Some(Stage::Counted { uuid, .. }) => return self.is_still_there(item, uuid).await,
             // A capped collection cannot go on in its middle without risk to its order; it is small by nature.
-            Some(Stage::Documents { .. }) if !data.is_capped() => return Ok(()),
+            Some(Stage::Documents { uuid, .. }) if !data.is_capped() => return self.is_still_there(item, uuid).await,
             _ => {}
         }
         let mut late = if self.resumed { LATE_CREATES } else { 0 };
@@ -41,6 +42,17 @@ impl Load<'_> {
             uuid: self.made(&item.to_data()).await?,
         };
         self.ledger.advance(&item.to, stage).await
+    }
+
+    /// Whoever goes on writes into what the load made, and into nothing that took its name since.
+    async fn is_still_there(&self, item: &Item, made: Option<String>) -> Result<(), LoadFault> {
+        let name = item.to_data();
+        let there = self.target.there(&name.db, &[&name.coll]).await?;
+        // Without a UUID it was kept by a version that did not note it, or is on a server that tells none.
+        if made.is_none() || there.iter().any(|there| there.uuid == made) {
+            return Ok(());
+        }
+        Err(taken(&name))
     }
 
     /// Makes a view.
@@ -65,6 +77,8 @@ impl Load<'_> {
     async fn make_room(&self, item: &Item) -> Result<(), LoadFault> {
         let (name, data) = (&item.to, &item.to_data());
         if self.settings.drop {
+            // A process that stood still may wake when another has gone on and finished: it learns so before it drops.
+            self.ledger.keep_recent().await?;
             self.drop(name).await?;
             return if data == name { Ok(()) } else { self.drop(data).await };
         }
@@ -104,7 +118,8 @@ impl Load<'_> {
                 match self.ledger.stage(&item.to) {
                     // Kept by a version that did not note it.
                     Some(Stage::Documents { uuid: None, .. }) => Ok(true),
-                    Some(Stage::Documents { uuid, .. }) => Ok(there.uuid == uuid),
+                    Some(Stage::Documents { uuid, .. }) if there.uuid == uuid => Ok(true),
+                    // Made anew, and interrupted before that was kept: no document was written yet.
                     _ => self.target.is_empty(&data).await,
                 }
             }

@@ -30,6 +30,9 @@ pub enum Stage {
         documents: u64,
         /// Bytes of BSON.
         bytes: u64,
+        /// As in `Documents`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uuid: Option<String>,
     },
     /// Indexes and all else are there too.
     Done {
@@ -46,7 +49,7 @@ impl Stage {
         match *self {
             Stage::Claimed => (0, 0),
             Stage::Documents { documents, bytes, .. }
-            | Stage::Counted { documents, bytes }
+            | Stage::Counted { documents, bytes, .. }
             | Stage::Done { documents, bytes } => (documents, bytes),
         }
     }

@@ -18,21 +18,22 @@ use crate::source::{CollectionAtT, Row, Rows, SourceFault};
 impl Load<'_> {
     pub(super) async fn documents(&self, item: &Item, _: &Making) -> Result<(), LoadFault> {
         // Anything else was counted before: all collections were begun.
-        let (Some(data), Some(stage @ Stage::Documents { .. })) = (&item.data, self.ledger.stage(&item.to)) else {
+        let (Some(data), Some(Stage::Documents { uuid, .. })) = (&item.data, self.ledger.stage(&item.to)) else {
             return Ok(());
         };
-        let (documents, bytes) = self.copy(item, data, stage).await?;
+        let (documents, bytes) = self.copy(item, data).await?;
         self.count(&item.to_data(), documents).await?;
-        self.ledger.advance(&item.to, Stage::Counted { documents, bytes }).await
+        let counted = Stage::Counted { documents, bytes, uuid };
+        self.ledger.advance(&item.to, counted).await
     }
 
-    async fn copy(&self, item: &Item, data: &CollectionAtT, stage: Stage) -> Result<(u64, u64), LoadFault> {
-        let Stage::Documents {
+    async fn copy(&self, item: &Item, data: &CollectionAtT) -> Result<(u64, u64), LoadFault> {
+        let Some(Stage::Documents {
             after,
             documents,
             bytes,
             uuid,
-        } = stage
+        }) = self.ledger.stage(&item.to)
         else {
             return Ok((0, 0));
         };
@@ -52,7 +53,7 @@ impl Load<'_> {
         let failed = AtomicBool::new(false);
         let sent = batches(rows)
             .take_while(|_| future::ready(!failed.load(Ordering::Relaxed)))
-            .map(|batch| async { self.send(&to, batch?).await })
+            .map(|batch| async { self.send(&to, data.is_capped(), batch?).await })
             .buffer_unordered(lanes);
         let mut sent = std::pin::pin!(sent);
         let mut outcome = Ok(());
@@ -73,7 +74,7 @@ impl Load<'_> {
         Ok(watermark.amount())
     }
 
-    async fn send(&self, to: &Namespace, batch: Batch) -> Result<Arrived, LoadFault> {
+    async fn send(&self, to: &Namespace, is_capped: bool, batch: Batch) -> Result<Arrived, LoadFault> {
         let unusable = |e: bson::error::Error| SourceFault::Document {
             namespace: to.clone(),
             detail: e.to_string(),
@@ -83,9 +84,16 @@ impl Load<'_> {
         let command = batch::insert(&to.coll, &batch.documents).map_err(unusable)?;
         let sent = self.target.run_raw(&to.db, &command).await;
         let (reply, repeated) = sent.map_err(|e| self.target.fault(&format!("documents of {to}"), &e))?;
-        let duplicates = duplicates(&reply, self.resumed || repeated).map_err(|detail| LoadFault::Refused {
-            what: format!("documents of {to}"),
-            detail,
+        // A capped collection is begun anew whenever the load is: what is there already came from another daemon that does
+        // not know yet that it is over, and the order is no longer ours.
+        let duplicates = duplicates(&reply, repeated || self.resumed && !is_capped).map_err(|detail| {
+            if self.resumed && is_capped {
+                return self.target.interrupted(&format!("{to} is begun anew: {detail}"));
+            }
+            LoadFault::Refused {
+                what: format!("documents of {to}"),
+                detail,
+            }
         })?;
         let inserted = reply.get("n").and_then(number).unwrap_or_default();
         if inserted + duplicates != batch.documents.len() as u64 {

@@ -10,6 +10,8 @@ use super::{Cursor, LoadFault, Observer, Stage, Step};
 
 /// Between two keepings of mere progress.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// Who kept a cursor within this time is still the one who may.
+const RECENT: Duration = Duration::from_secs(1);
 
 pub(super) struct Ledger<'a> {
     state: Mutex<State>,
@@ -78,6 +80,14 @@ impl<'a> Ledger<'a> {
         self.observer.keep(&cursor).await.map_err(LoadFault::Keep)?;
         *kept = Instant::now();
         Ok(())
+    }
+
+    /// Keeps the cursor unless that was done just now: whoever may not keep it any more ends here.
+    pub async fn keep_recent(&self) -> Result<(), LoadFault> {
+        if self.kept.lock().await.elapsed() < RECENT {
+            return Ok(());
+        }
+        self.keep().await
     }
 
     fn tell(&self) {

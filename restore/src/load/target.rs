@@ -173,6 +173,14 @@ impl Target {
         }
     }
 
+    /// A fault that is over when the load is begun again.
+    pub(super) fn interrupted(&self, detail: &str) -> LoadFault {
+        LoadFault::Unreachable {
+            target: self.shown.clone(),
+            detail: detail.to_owned(),
+        }
+    }
+
     /// What bears one of these names.
     pub(super) async fn there(&self, db: &str, names: &[&str]) -> Result<Vec<There>, LoadFault> {
         let names: Vec<_> = names.iter().copied().map(Bson::from).collect();

@@ -124,7 +124,7 @@ async fn a_resume_throws_away_only_what_the_load_made_itself() {
         .with(capped, numbered(100));
     let chosen = chosen(&source, &[], false).await;
     let target = Target::new(&mongod.uri, 8).await.unwrap();
-    for (stop_after, name) in [(1, "orders"), (1, "caps"), (2, "caps")] {
+    for (stop_after, name) in [(1, "orders"), (2, "orders"), (1, "caps"), (2, "caps")] {
         mongod.run("shop", doc! { "dropDatabase": 1 }).await;
         let kept = Kept {
             stop_after: Some(stop_after),
@@ -148,6 +148,33 @@ async fn a_resume_throws_away_only_what_the_load_made_itself() {
         let theirs = mongod.documents(&Namespace::new("shop", name), false).await;
         assert_eq!(theirs.len(), 1, "{stop_after} {name}");
     }
+}
+
+/// What is thrown away and made anew has another UUID than the one that was kept.
+#[tokio::test]
+async fn a_resume_that_is_interrupted_again_before_anything_was_kept_goes_on() {
+    let mongod = Mongod::start().await;
+    let mut capped = collection("shop.caps");
+    capped.options = doc! { "capped": true, "size": 10_000_000 };
+    let source = Held::default().with(capped, numbered(100));
+    let chosen = chosen(&source, &[], false).await;
+    let target = Target::new(&mongod.uri, 8).await.unwrap();
+    let mut cursor = Cursor::default();
+    for stop_after in [2, 0, 0] {
+        let kept = Kept {
+            stop_after: Some(stop_after),
+            ..Kept::default()
+        };
+        load(&source, &chosen, &target, &settings(), cursor.clone(), &kept)
+            .await
+            .unwrap_err();
+        cursor = kept.cursors.into_inner().unwrap().pop().unwrap_or(cursor);
+    }
+    load(&source, &chosen, &target, &settings(), cursor, &Kept::default())
+        .await
+        .unwrap();
+    let caps = mongod.documents(&Namespace::new("shop", "caps"), true).await;
+    assert!(caps == numbered(100));
 }
 
 /// The server does as if a majority did not confirm in time.

@@ -1,6 +1,6 @@
 //! Makes the progress of a restore known to the control state.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,10 +19,13 @@ use crate::work::cursors;
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
 /// See the module.
+#[derive(Clone)]
 pub(super) struct Teller {
     set: Arc<Set>,
     id: u64,
-    told: Mutex<Told>,
+    told: Arc<Mutex<Told>>,
+    /// Held while something is submitted, so that what was known before never follows what is known now.
+    in_order: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Told {
@@ -36,16 +39,17 @@ impl Teller {
         Teller {
             set,
             id,
-            told: Mutex::new(Told {
+            told: Arc::new(Mutex::new(Told {
                 progress: restore.progress(),
                 last: None,
                 held_up_since: None,
-            }),
+            })),
+            in_order: Arc::default(),
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        lock(&self.told)
     }
 
     pub(super) fn expect(&self, bytes: u64) {
@@ -72,7 +76,7 @@ impl Teller {
     /// Says what stands in its way; it goes on later.
     pub(super) async fn held_up(&self, why: &str) -> Result<(), Refusal> {
         self.lock().progress.error = Some(why.to_owned());
-        submit(&self.set.ground.control, self.command()?).await.map(drop)
+        self.submit().await
     }
 
     /// Hears why the target cannot be written to at present, and `None` when it can again.
@@ -107,22 +111,27 @@ impl Teller {
             }
             due
         };
-        if due && let Ok(command) = self.command() {
-            let control = self.set.ground.control.clone();
+        if due {
+            let this = self.clone();
             // Progress is a courtesy: one that is lost is told again in a moment.
-            let host = &self.set.ground.host;
-            drop(host.spawn(async move { submit(&control, command).await }));
+            drop(self.set.ground.host.spawn(async move { this.submit().await }));
         }
     }
 
-    fn command(&self) -> Result<Command, Refusal> {
+    async fn submit(&self) -> Result<(), Refusal> {
+        let _in_order = self.in_order.lock().await;
         let (_, record) = self.set.record()?;
-        Ok(Command::UpdateRestore {
+        let command = Command::UpdateRestore {
             id: self.id,
             epoch: record.epoch,
             progress: self.lock().progress.clone(),
-        })
+        };
+        submit(&self.set.ground.control, command).await.map(drop)
     }
+}
+
+fn lock(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -130,11 +139,7 @@ impl Observer for Teller {
     async fn keep(&self, cursor: &Cursor) -> Result<(), String> {
         let cursor_json = cursors::keep(&self.set, self.id, cursor).await?;
         self.lock().progress.cursor_json = cursor_json;
-        let command = self.command().map_err(|r| r.message)?;
-        submit(&self.set.ground.control, command)
-            .await
-            .map(|_| ())
-            .map_err(|r| r.message)
+        self.submit().await.map_err(|r| r.message)
     }
 
     fn progress(&self, step: Step, documents: u64, bytes: u64) {
