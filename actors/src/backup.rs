@@ -23,7 +23,7 @@ use crate::commands::submit;
 use crate::node::Node;
 use crate::own_store;
 use crate::peers::{Ask, Server};
-use crate::restores::{Members, Names};
+use crate::restores::{self, Members, Names};
 use crate::route::{LONG, SHORT};
 use crate::set::{Ground, Set};
 use crate::sharding;
@@ -342,19 +342,21 @@ impl Backup {
         request: &RestoreRequest,
     ) -> Result<RestorePlanView, Refusal> {
         if let Some(members) = self.members_for_restore(name, request).await? {
-            return Ok(crate::restores::plan_whole(&members, request).await?.view);
+            let planned = restores::anew(async || restores::plan_whole(&members, request).await);
+            return Ok(planned.await?.view);
         }
         let set = self.set_for_restore(name, request).await?;
-        Ok(crate::restores::plan(&set, request).await?.view)
+        let planned = restores::anew(async || restores::plan(&set, request).await);
+        Ok(planned.await?.view)
     }
 
     /// Begins a restore to a running MongoDB, or prepares an archive.
     pub async fn start_restore(&self, name: &DeploymentName, order: RestoreOrder) -> Result<RestoreView, Refusal> {
         if let Some(members) = self.members_for_restore(name, &order.request).await? {
-            return crate::restores::create_whole(&members, order).await;
+            return restores::create_whole(&members, order).await;
         }
         let set = self.set_for_restore(name, &order.request).await?;
-        crate::restores::create(&set, order).await
+        restores::create(&set, order).await
     }
 
     /// All restores known, newest first.
@@ -364,7 +366,7 @@ impl Backup {
             .restores
             .iter()
             .rev()
-            .map(|(id, restore)| crate::restores::view_of(*id, restore))
+            .map(|(id, restore)| restores::view_of(*id, restore))
             .collect()
     }
 
@@ -372,7 +374,7 @@ impl Backup {
     pub async fn restore(&self, id: u64) -> Result<RestoreView, Refusal> {
         let state = self.node.ground.control.state();
         let restore = state.restores.get(&id).ok_or_else(|| not_found("restore", id))?;
-        crate::restores::view_of(id, restore)
+        restores::view_of(id, restore)
     }
 
     /// Ends a restore. What it wrote stays where it is.
@@ -385,10 +387,8 @@ impl Backup {
     pub async fn archive(&self, id: u64) -> Result<ArchiveStream, Refusal> {
         let state = self.node.ground.control.state();
         let restore = state.restores.get(&id).ok_or_else(|| not_found("restore", id))?;
-        // Not the one that is worked on here: that may go to another node while the archive is read.
-        let opened = Set::open_to_read(self.node.ground.clone(), restore.replica_set.clone()).await;
-        let set = opened.map_err(crate::trouble::refusal)?;
-        crate::restores::archive(&set, id, restore).await
+        let set = self.to_read(&restore.replica_set).await?;
+        restores::archive(&set, id, restore).await
     }
 
     // ---- small parts -------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ use headwater_protocol::integrity::{
 
 use crate::backup::{Backup, not_found};
 use crate::commands::submit;
+use crate::restores;
 use crate::times::rfc3339;
 
 impl Backup {
@@ -41,7 +42,8 @@ impl Backup {
                     drop: false,
                 };
                 let reader = self.to_read(&set).await?;
-                Some(crate::restores::plan(&reader, &request).await?.plan.until)
+                let planned = restores::anew(async || restores::plan(&reader, &request).await);
+                Some(planned.await?.plan.until)
             }
         };
         self.ask_for(set, state::CheckKind::Proof(at), None).await

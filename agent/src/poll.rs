@@ -11,7 +11,7 @@ use headwater_protocol::slices::DocumentsHeader;
 use tokio::time::Instant;
 
 use crate::balancer;
-use crate::scan::listing;
+use crate::scan::{begin, listing};
 use crate::slicer::{Cut, Slicer};
 use crate::source::oplog::Sight;
 use crate::source::{Node, SourceError};
@@ -153,6 +153,7 @@ async fn note(conversation: &Conversation, order: &NoteOrder) -> Option<Noted> {
 async fn answer(conversation: &Conversation, request: FetchRequest) -> Result<(), End> {
     // The head may be ahead of a lagging server: what that one does not have yet must not pass for missing.
     let (node, _) = conversation.source.level(conversation.status.floor()).await?;
+    let before = node.newest(Sight::Local).await?;
     let rest = match listing::database_of(&node, request.collection).await? {
         Some(db) => match ship_all_but_the_last(conversation, &node, &db, &request).await {
             Ok(rest) => rest,
@@ -162,6 +163,8 @@ async fn answer(conversation: &Conversation, request: FetchRequest) -> Result<()
         None => None,
     };
     if rest.is_none() {
+        // A drop is seen before a majority has it, and may be taken back.
+        begin::stayed(&node, before).await?;
         tracing::info!(collection = %request.collection, "asked for documents that are gone");
     }
     ship(conversation, &node, &request, rest.unwrap_or_default(), false).await
@@ -195,7 +198,7 @@ async fn ship_all_but_the_last(
 ) -> Result<Option<Cut>, Stop> {
     let malformed = |why| Stop::End(End::Reopen(format!("a fetch request is malformed: {why}")));
     let mut batches = node.batches(db, find(request).map_err(malformed)?, None).await?;
-    let mut slicer = Slicer::new(limits::SYNC_SLICE_TARGET_BYTES, limits::SYNC_SLICE_MAX_BYTES);
+    let mut slicer = Slicer::new(conversation.settings.slice_bytes, limits::SYNC_SLICE_MAX_BYTES);
     while let Some(batch) = batches.next().await? {
         for document in batch.documents()? {
             let document = document?.as_bytes();

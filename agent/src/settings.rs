@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use headwater_model::limits::MIB;
+use headwater_model::limits::{self, MIB};
 
 /// Settings of one agent. [`AgentSettings::new`] fills in defaults that suit nearly everyone.
 #[derive(Clone)]
@@ -22,6 +22,8 @@ pub struct AgentSettings {
     pub version: String,
     /// How many collections, or parts of large ones, are scanned at once.
     pub scans_at_once: usize,
+    /// A slice of a first copy is closed when it has so many bytes of BSON.
+    pub slice_bytes: usize,
     /// A collection with more bytes of BSON than this is scanned in parts.
     pub split_over_bytes: u64,
     /// The most parts of one collection.
@@ -47,6 +49,7 @@ impl AgentSettings {
             host_name: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             scans_at_once: 3,
+            slice_bytes: limits::SYNC_SLICE_TARGET_BYTES,
             split_over_bytes: 1024 * MIB as u64,
             split_max_parts: 16,
             request_timeout: Duration::from_secs(60),

@@ -54,6 +54,9 @@ impl AgentMachine {
                 let urls = daemons.iter().map(|daemon| format!("http://{daemon}")).collect();
                 let mut settings = AgentSettings::new(urls, AGENT_KEY, name);
                 settings.request_timeout = patience;
+                if let Some((slice_bytes, split_over_bytes)) = parts.draw.slices {
+                    (settings.slice_bytes, settings.split_over_bytes) = (slice_bytes, split_over_bytes);
+                }
                 settings.source_timeout = Duration::from_secs(20);
                 let reach = Reach {
                     service: Arc::new(AgentDoor {

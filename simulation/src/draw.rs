@@ -140,6 +140,9 @@ pub struct Draw {
     pub metrics: bool,
     /// Objects of which a bit flips when all else is over.
     pub rot: u32,
+    /// Bytes of a slice of a first copy, and of a collection that is scanned in parts; `None` for the usual ones, which no
+    /// collection here has.
+    pub slices: Option<(usize, u64)>,
     /// What befalls it.
     pub chaos: Chaos,
 }
@@ -207,6 +210,7 @@ impl Draw {
             short_window: None,
             metrics: false,
             rot: 0,
+            slices: None,
             chaos: Chaos {
                 kill_daemon: every(rng, wild, 4..60),
                 kill_all: every(rng, wild, 20..120),
@@ -258,6 +262,15 @@ impl Draw {
             draw.store.late = own(seed, "late writes").gen_range(20..250);
         }
         draw.mongo.scan_misses = wild && SCAN_MISSES.contains(&(seed % 31));
+        if SLICES.contains(&(seed % 58)) {
+            let mut rng = own(seed, "slices");
+            let split_over = if rng.gen_bool(0.4) {
+                rng.gen_range(400..20_000)
+            } else {
+                u64::MAX
+            };
+            draw.slices = Some((rng.gen_range(100..4000), split_over));
+        }
         draw.metrics = METRICS.contains(&(seed % 8));
         if wild && seed % 7 == SETTINGS {
             draw.chaos.settings = Some(own(seed, "settings").gen_range(4..30));
@@ -301,6 +314,9 @@ const METRICS: [u64; 2] = ROTTEN_DISKS;
 const LATE_WRITES: [u64; 2] = [0, 5];
 const SETTINGS: u64 = 1;
 const SCAN_MISSES: [u64; 8] = [1, 2, 15, 16, 17, 18, 21, 25];
+const SLICES: [u64; 29] = [
+    2, 4, 6, 7, 11, 14, 15, 16, 17, 26, 27, 28, 29, 30, 32, 33, 35, 36, 38, 39, 41, 44, 47, 48, 49, 50, 52, 53, 56,
+];
 
 fn own(seed: u64, name: &str) -> StdRng {
     let mut hasher = blake3::Hasher::new();

@@ -37,6 +37,8 @@ pub enum Bug {
     ScanSkipsDocument,
     /// Documents that the scan missed and that are asked for are not found.
     FetchFindsNothing,
+    /// A server that was restarted, or is another one, bears the name of the one that a scan's place is from.
+    ProcessesBearOneName,
     /// The scan reads a server that is behind.
     ScanReadsStale,
     /// The listing of collections forgets one.
@@ -80,7 +82,7 @@ pub enum Bug {
 }
 
 /// All of them.
-pub const ALL: [Bug; 34] = [
+pub const ALL: [Bug; 35] = [
     Bug::DiskForgetsFlush,
     Bug::StoreOverwrites,
     Bug::ListForgetsLast,
@@ -95,6 +97,7 @@ pub const ALL: [Bug; 34] = [
     Bug::TailAltersEntry,
     Bug::ScanSkipsDocument,
     Bug::FetchFindsNothing,
+    Bug::ProcessesBearOneName,
     Bug::ScanReadsStale,
     Bug::ListingForgetsCollection,
     Bug::MisdirectedWrite,

@@ -27,7 +27,7 @@ struct Trace {
 const TAIL: usize = 60;
 
 /// Every mark there is: a set of seeds that did not hit one of them has not tried what it stands for.
-pub const MARKS: [&str; 72] = [
+pub const MARKS: [&str; 74] = [
     "agent killed",
     "agent: request timed out",
     "checkpoint: given up",
@@ -58,15 +58,18 @@ pub const MARKS: [&str; 72] = [
     "network: message lost",
     "node drained",
     "node removed",
-    "power cut",
     "oplog given up",
+    "power cut",
     "process ended itself",
     "process paused",
     "restore checked",
+    "restore: refused, a transaction is undecided",
     "settings: agent tuned anew",
     "settings: daemon tuned anew",
     "settings: schedule changed",
+    "source: a range of ids scanned",
     "source: a scan missed a document",
+    "source: a scan went on at a token",
     "source: chunk has a new owner",
     "source: collection dropped",
     "source: collection renamed",
@@ -92,7 +95,6 @@ pub const MARKS: [&str; 72] = [
     "store: outage",
     "store: refused, full",
     "store: took effect late",
-    "restore: refused, a transaction is undecided",
     "user: groom",
     "user: resync",
     "user: short retention",

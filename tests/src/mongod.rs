@@ -32,6 +32,9 @@ pub struct MongodSpec {
     pub arguments: Vec<String>,
 }
 
+/// Idle files are closed soon: with ten thousand collections there are more of them than many machines let a process open.
+const CLOSES_FILES: &str = "file_manager=(close_idle_time=10,close_scan_interval=2,close_handle_minimum=2000)";
+
 impl MongodSpec {
     /// A standalone of this version, with test commands and a small cache.
     pub fn new(version: &str) -> Self {
@@ -96,6 +99,7 @@ impl Mongod {
                 "--wiredTigerCacheSizeGB",
                 &(f64::from(self.spec.cache_mib) / 1024.0).to_string(),
             ])
+            .args(["--wiredTigerEngineConfigString", CLOSES_FILES])
             .args(["--port", &self.port.to_string()])
             .arg("--dbpath")
             .arg(&data)

@@ -105,7 +105,11 @@ async fn tell_end(set: &Set, id: u64, end: impl Fn(&mut RestoreProgress)) -> Res
 }
 
 async fn tell(set: &Set, id: u64, change: impl Fn(&mut RestoreProgress)) -> Result<(), Refusal> {
-    let (control, record) = set.record()?;
+    // Whoever owns the set now: it may have gone to another node since the archive was begun.
+    let control = set.ground.control.state();
+    let Some(record) = control.replica_sets.get(&set.id) else {
+        return Ok(());
+    };
     let Some(restore) = control.restores.get(&id).filter(|r| r.state == State::Running) else {
         return Ok(());
     };

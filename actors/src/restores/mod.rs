@@ -101,11 +101,12 @@ pub async fn create_whole(members: &Members, order: RestoreOrder) -> Result<Rest
     .await
 }
 
-/// Does something again that was overtaken by the end of an image.
-async fn anew(once: impl AsyncFn() -> Result<RestoreView, Refusal>) -> Result<RestoreView, Refusal> {
+/// Plans again what was overtaken by the end of an image: before it was in the control state, or while the image was read.
+pub async fn anew<T>(once: impl AsyncFn() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    let overtaken = |refusal: &Refusal| matches!(refusal.kind, RefusalKind::Conflict | RefusalKind::NotFound);
     for _ in 1..PLANS {
         match once().await {
-            Err(refusal) if refusal.kind == RefusalKind::Conflict => tracing::debug!(%refusal.message, "planned anew"),
+            Err(refusal) if overtaken(&refusal) => tracing::debug!(%refusal.message, "planned anew"),
             ended => return ended,
         }
     }

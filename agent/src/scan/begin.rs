@@ -135,7 +135,12 @@ pub async fn begin(conversation: &Conversation) -> Result<Infallible, End> {
         .host
         .blocking(move || frame::seal(FrameKind::SyncBegin, &header, &payload))
         .await;
-    let frame = frame.map_err(|e| End::Reopen(format!("the beginning of the sync cannot be framed: {e}")))?;
+    let frame = frame.map_err(|e| {
+        End::Fault(StreamFault::Refused {
+            detail: format!("what describes the {count} collections and their indexes is too much to begin with: {e}"),
+            cure: "drop collections and indexes that are not needed".to_owned(),
+        })
+    })?;
     conversation.service.sync_begin(&conversation.set, frame).await?;
     Err(End::Reopen(format!(
         "a first copy of {count} collections was begun, tailing after {tail_after}"

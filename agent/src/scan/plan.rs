@@ -40,10 +40,22 @@ impl Method {
 /// Where a part goes on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Place {
-    /// In natural order, after this resume token of the server; from the start without one.
-    Natural(Option<RawDocumentBuf>),
+    /// In natural order, after this resume token; from the start without one.
+    Natural(Option<Token>),
     /// From this `{_id: …}` on, which was read already; from the lower boundary without one.
     Range(Option<RawDocumentBuf>),
+}
+
+/// A place in natural order. It names a document by the number under which one server keeps it (`$recordId`). Other
+/// members keep it under other numbers, and the same one too once it was restarted: what it had not made part of a
+/// checkpoint, it then applies again from its oplog, several entries at once. There the token would be a place as well, and
+/// documents that belong behind it would lie before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// As the server gave it.
+    pub token: RawDocumentBuf,
+    /// The process that gave it.
+    pub process: String,
 }
 
 /// One part to scan.
@@ -104,7 +116,8 @@ impl Part {
                 }
             }
             (_, Place::Natural(Some(token))) => {
-                resume.insert("token", written(token));
+                resume.insert("token", written(&token.token));
+                resume.insert("process", &token.process);
             }
             _ => {}
         }
@@ -155,7 +168,10 @@ fn place(method: &Method, resume: &Document) -> Result<Place, SourceError> {
     let value = |name| resume.get(name).map(read).transpose();
     Ok(match method {
         Method::Ranges(_) => Place::Range(value("after")?),
-        Method::Natural => Place::Natural(value("token")?),
+        Method::Natural => Place::Natural(value("token")?.and_then(|token| {
+            let process = resume.get_str("process").ok()?.to_owned();
+            Some(Token { token, process })
+        })),
     })
 }
 
@@ -221,6 +237,13 @@ mod tests {
         rawdoc! { "_id": value }
     }
 
+    fn token() -> Token {
+        Token {
+            token: rawdoc! { "$recordId": 70_i64 },
+            process: "a process".to_owned(),
+        }
+    }
+
     const C: CollectionUuid = CollectionUuid([7; 16]);
 
     fn progress(part: u32, next_number: u32, resume: Document, done: bool) -> PartProgress {
@@ -241,7 +264,7 @@ mod tests {
     #[test]
     fn a_part_goes_on_exactly_where_its_last_stored_slice_says() {
         let natural = fresh(C, Method::Natural).remove(0);
-        let place = Place::Natural(Some(rawdoc! { "$recordId": 70_i64 }));
+        let place = Place::Natural(Some(token()));
         let counted = Counted {
             documents: 9,
             bytes: 900,
@@ -264,7 +287,7 @@ mod tests {
     #[test]
     fn a_place_survives_the_way_through_json() {
         let part = fresh(C, Method::Natural).remove(0);
-        let place = Place::Natural(Some(rawdoc! { "$recordId": 70_i64 }));
+        let place = Place::Natural(Some(token()));
         let counted = Counted {
             documents: 9,
             bytes: 1 << 40,
@@ -275,6 +298,16 @@ mod tests {
             panic!()
         };
         assert_eq!((&parts[0].place, parts[0].counted), (&place, counted));
+    }
+
+    #[test]
+    fn a_token_that_does_not_say_which_process_gave_it_is_no_place() {
+        let mut resume = fresh(C, Method::Natural)[0].resume(&Place::Natural(Some(token())), Counted::default());
+        resume.remove("process");
+        let Left::Parts(parts) = left(C, &[progress(0, 3, resume, false)]).unwrap() else {
+            panic!()
+        };
+        assert_eq!((parts[0].number, &parts[0].place), (3, &Place::Natural(None)));
     }
 
     #[test]

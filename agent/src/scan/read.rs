@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::listing;
 use super::node::ScanNode;
 use super::part::{Job, Outcome};
-use super::plan::{Counted, Method, Place};
+use super::plan::{Counted, Method, Place, Token};
 use crate::backoff::Backoff;
 use crate::slicer::{Cut, Slicer};
 use crate::source::{Batch, Node, SourceError, privileges, uuid};
@@ -41,7 +41,7 @@ pub async fn run(
     job: Job,
     out: mpsc::Sender<Piece>,
 ) -> Result<Outcome, End> {
-    let mut reader = Reader::new(job, out);
+    let mut reader = Reader::new(job, conversation.settings.slice_bytes, out);
     if let Some(views) = reader.job.views.take() {
         for view in &views {
             reader.take(view, None).await;
@@ -127,8 +127,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(job: Job, out: mpsc::Sender<Piece>) -> Self {
-        let slicer = Slicer::new(limits::SYNC_SLICE_TARGET_BYTES, limits::SYNC_SLICE_MAX_BYTES);
+    fn new(job: Job, slice_bytes: usize, out: mpsc::Sender<Piece>) -> Self {
+        let slicer = Slicer::new(slice_bytes, limits::SYNC_SLICE_MAX_BYTES);
         let (place, counted) = (job.part.place.clone(), job.part.counted);
         Reader {
             place,
@@ -141,11 +141,30 @@ impl Reader {
     }
 
     async fn read(&mut self, node: &Node) -> Result<(), SourceError> {
+        let process = self.process(node).await?;
+        if let Place::Natural(Some(token)) = &self.place
+            && process.as_ref() != Some(&token.process)
+        {
+            tracing::info!(collection = %self.job.name, "read anew: its server is another one, or was restarted");
+            self.start_over();
+        }
         let mut batches = node.batches(&self.job.db, self.command(), None).await?;
+        // The same one before and after is the one that has the cursor.
+        if self.process(node).await? != process {
+            return Err(SourceError::Lost(format!("{} was restarted", node.address())));
+        }
         while let Some(batch) = batches.next().await? {
-            self.take_batch(&batch).await?;
+            self.take_batch(&batch, process.as_deref()).await?;
         }
         Ok(())
+    }
+
+    /// The process that gives tokens, where they are used.
+    async fn process(&self, node: &Node) -> Result<Option<String>, SourceError> {
+        match self.job.tokens && self.job.part.method == Method::Natural {
+            true => Ok(node.hello().await?.process),
+            false => Ok(None),
+        }
     }
 
     fn command(&self) -> RawDocumentBuf {
@@ -174,7 +193,7 @@ impl Reader {
                 if self.job.tokens {
                     command.append(cstr!("$_requestResumeToken"), true);
                     if let Place::Natural(Some(token)) = place {
-                        command.append(cstr!("$_resumeAfter"), token.clone());
+                        command.append(cstr!("$_resumeAfter"), token.token.clone());
                     }
                 }
             }
@@ -182,7 +201,7 @@ impl Reader {
         command
     }
 
-    async fn take_batch(&mut self, batch: &Batch) -> Result<(), SourceError> {
+    async fn take_batch(&mut self, batch: &Batch, process: Option<&str>) -> Result<(), SourceError> {
         let mut last = None;
         let mut outcome = Ok(());
         for document in batch.documents()? {
@@ -199,10 +218,9 @@ impl Reader {
         }
         self.stand_after(last);
         outcome?;
-        if self.job.part.method == Method::Natural
-            && let Some(token) = batch.resume_token()
-        {
-            self.place = Place::Natural(Some(token));
+        if let (Some(process), Some(token)) = (process, batch.resume_token()) {
+            let process = process.to_owned();
+            self.place = Place::Natural(Some(Token { token, process }));
         }
         Ok(())
     }

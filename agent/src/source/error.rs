@@ -40,6 +40,8 @@ const MAX_TIME_EXPIRED: i32 = 50;
 const CAPPED_POSITION_LOST: i32 = 136;
 const QUERY_PLAN_KILLED: i32 = 175;
 const KEY_NOT_FOUND: i32 = 211;
+/// A newer server was given a resume token of another one.
+const FOREIGN_TOKEN: i32 = 8_132_701;
 
 impl SourceError {
     pub(super) fn of_driver(error: &Error, redactor: &Redactor) -> Self {
@@ -92,7 +94,7 @@ impl SourceError {
 
     /// The place where a scan should go on is gone: it must start over.
     pub fn is_place_lost(&self) -> bool {
-        self.is(KEY_NOT_FOUND) || self.is(CAPPED_POSITION_LOST)
+        self.is(KEY_NOT_FOUND) || self.is(CAPPED_POSITION_LOST) || self.is(FOREIGN_TOKEN)
     }
 
     /// The fault to report when trying again did not help.

@@ -22,6 +22,8 @@ pub struct Hello {
     pub config_server: bool,
     /// The newest majority-committed position it knows of.
     pub majority: Option<Optime>,
+    /// Names the server's process: another one after every restart.
+    pub process: Option<String>,
 }
 
 impl Hello {
@@ -39,6 +41,8 @@ impl Hello {
         let majority = reply
             .get_document("lastWrite")
             .and_then(|write| write.get_document("majorityOpTime"));
+        let process = reply.get_document("topologyVersion");
+        let process = process.and_then(|version| version.get_object_id("processId")).ok();
         Hello {
             set: text("setName"),
             me: text("me").map(|me| me.to_lowercase()),
@@ -48,6 +52,7 @@ impl Hello {
             router: text("msg").as_deref() == Some("isdbgrid"),
             config_server: reply.contains_key("configsvr"),
             majority: majority.ok().and_then(optime),
+            process: process.map(|id| id.to_hex()),
         }
     }
 }
@@ -61,6 +66,7 @@ pub fn optime(pair: &Document) -> Option<Optime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bson::oid::ObjectId;
     use bson::{Timestamp, doc};
 
     #[test]
@@ -69,7 +75,9 @@ mod tests {
         let secondary = Hello::of(&doc! {
             "setName": "rs0", "me": "A:1", "hosts": ["a:1"], "passives": ["b:1"], "secondary": true,
             "isWritablePrimary": false, "lastWrite": { "majorityOpTime": majority },
+            "topologyVersion": { "processId": ObjectId::from_bytes([7; 12]), "counter": 3_i64 },
         });
+        assert_eq!(secondary.process, Some("07".repeat(12)));
         assert_eq!(secondary.set.as_deref(), Some("rs0"));
         assert_eq!(secondary.me.as_deref(), Some("a:1"));
         assert_eq!(secondary.members, ["a:1", "b:1"]);

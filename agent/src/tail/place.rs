@@ -31,7 +31,8 @@ pub fn judge(after: Optime, first: Option<Optime>, newest: Option<Optime>) -> Fi
             "expected the entry {after}, but the next one there is is {first}: truncated or rolled back; a larger oplog helps"
         )),
         None => match newest {
-            Some(newest) if newest.term > after.term => Finding::Gone(format!(
+            // `newest` was read later: a view that ends behind the place may have jumped over it in between.
+            Some(newest) if newest.ts < after.ts && newest.term > after.term => Finding::Gone(format!(
                 "the backup ends at {after}, the source at {newest}: an earlier position in a later term, so another history"
             )),
             _ => Finding::Behind,
@@ -120,5 +121,10 @@ mod tests {
         assert_eq!(judge(at(5, 2), None, Some(at(4, 2))), Finding::Behind);
         assert_eq!(judge(at(5, 2), None, Some(at(4, 1))), Finding::Behind);
         assert!(matches!(judge(at(5, 2), None, Some(at(4, 3))), Finding::Gone(_)));
+        assert_eq!(
+            judge(at(5, 2), None, Some(at(6, 3))),
+            Finding::Behind,
+            "it came meanwhile"
+        );
     }
 }

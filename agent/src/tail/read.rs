@@ -20,6 +20,8 @@ use crate::stream::{Conversation, End};
 
 /// An oplog is never silent for longer: the primary writes a no-op every 10 seconds.
 const SILENCE: Duration = Duration::from_secs(15);
+/// A server that is this much further behind than the primary is left, in seconds of the source's clock.
+const LAG_MAX_SECS: u32 = 30;
 /// After so many failures in a row a trouble is reported.
 const TROUBLE_AFTER: u32 = 3;
 
@@ -37,7 +39,7 @@ pub async fn run(conversation: &Conversation, after: Optime, out: mpsc::Sender<R
         let before = reader.last;
         let why = match reader.follow(primary_first).await {
             Ok(Pause::Behind(why)) => why,
-            Ok(Pause::Silent(why)) => {
+            Ok(Pause::Overtaken(why)) => {
                 primary_first = true;
                 why
             }
@@ -67,8 +69,8 @@ pub async fn run(conversation: &Conversation, after: Optime, out: mpsc::Sender<R
 enum Pause {
     /// No server has the place yet.
     Behind(String),
-    /// The server has nothing new while another has.
-    Silent(String),
+    /// The primary has what this server has not.
+    Overtaken(String),
     /// The place is gone for good.
     Lost(String),
 }
@@ -90,7 +92,7 @@ impl Reader<'_> {
         };
         let mut batches = node.tail(self.last.ts).await?;
         let mut joined = false;
-        let mut heard = Instant::now();
+        let (mut heard, mut compared) = (Instant::now(), Instant::now());
         loop {
             let batch = match self.cutter.due() {
                 Some(due) => tokio::select! {
@@ -143,9 +145,16 @@ impl Reader<'_> {
                 self.conversation.status.source_at(self.last);
             } else if heard.elapsed() > SILENCE {
                 if let Some(why) = self.overtaken(&node).await? {
-                    return Ok(Pause::Silent(why));
+                    return Ok(Pause::Overtaken(why));
                 }
                 heard = Instant::now();
+            }
+            if compared.elapsed() > SILENCE {
+                // Without a primary to compare with there is no better server.
+                if let Ok(Some(why)) = self.lags(&node).await {
+                    return Ok(Pause::Overtaken(why));
+                }
+                compared = Instant::now();
             }
             if self.cutter.due().is_some_and(|due| due <= Instant::now()) {
                 let rest = self.cutter.rest();
@@ -166,6 +175,16 @@ impl Reader<'_> {
                 primary.address()
             )
         }))
+    }
+
+    /// A server that is slow, or delayed on purpose, answers all the time, and with less than there is.
+    async fn lags(&self, node: &Node) -> Result<Option<String>, SourceError> {
+        let (primary, _) = self.conversation.source.primary().await?;
+        let here = node.newest(Sight::Majority).await?;
+        let there = primary.newest(Sight::Majority).await?;
+        let lag = there.ts.seconds().saturating_sub(here.ts.seconds());
+        let (node, primary) = (node.address(), primary.address());
+        Ok((lag > LAG_MAX_SECS).then(|| format!("{node} is {lag} s behind {primary}")))
     }
 
     async fn send(&mut self, run: Option<Run>) {

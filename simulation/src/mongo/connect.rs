@@ -7,13 +7,14 @@ use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use headwater_agent::source::connect::Reply;
 use headwater_agent::source::{Connect, Replies, Servers, SourceError, To};
-use headwater_model::{CollectionUuid, Ts};
+use headwater_model::Ts;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 
 use super::history::Count;
-use super::server::{Refused, collection, reply};
-use super::set::{Mongo, Shared, lock};
+use super::scan::Scan;
+use super::server::{Refused, reply};
+use super::set::{Shared, lock};
 use crate::planted::{self, Bug};
 use crate::process::Life;
 use crate::trace;
@@ -52,7 +53,7 @@ impl Connect for Sources {
     }
 }
 
-fn of_server(refused: Refused) -> SourceError {
+pub(super) fn of_server(refused: Refused) -> SourceError {
     SourceError::Server {
         code: refused.code.0,
         name: refused.code.1.to_owned(),
@@ -178,7 +179,9 @@ impl Servers for Deployment {
                     .max(mongo.history.truncated);
                 Kind::Tail { sent: first, wait }
             }
-            (_, Some(Bson::Binary(_))) if !command.contains_key("filter") => scan(&mongo, at, &command)?,
+            (_, Some(Bson::Binary(_))) if !command.contains_key("filter") => {
+                Kind::Scan(Scan::open(&mongo, at, &command)?)
+            }
             _ => Kind::Once(Some(mongo.answer(at, db, &command).map_err(of_server)?)),
         };
         let boot = mongo.members[at].boot;
@@ -197,45 +200,13 @@ impl Servers for Deployment {
     }
 }
 
-fn scan(mongo: &Mongo, at: usize, command: &Document) -> Result<Kind, SourceError> {
-    let uuid = collection(command.get("find")).unwrap_or(CollectionUuid([0; 16]));
-    let view = mongo.view(at, command);
-    let gone = |code, name, words: &str| {
-        of_server(Refused {
-            code: (code, name),
-            words: words.to_owned(),
-        })
-    };
-    if mongo.history.meta(uuid, view).is_none() {
-        return Err(gone(26, "NamespaceNotFound", "no such collection"));
-    }
-    let after = match command.get_document("$_resumeAfter") {
-        Ok(token) => token.get_i64("$recordId").unwrap_or(0),
-        Err(_) => 0,
-    };
-    if after > 0 && mongo.history.document(uuid, after, view).is_none() {
-        return Err(gone(211, "KeyNotFound", "the resume token's record is gone"));
-    }
-    Ok(Kind::Scan {
-        uuid,
-        after,
-        began: mongo.listed,
-        ended: false,
-    })
-}
-
 enum Kind {
     /// The whole answer.
     Once(Option<Document>),
     /// A tailing cursor: the newest count it sent.
     Tail { sent: Count, wait: Option<Duration> },
-    /// A scan in natural order: the newest record it sent, and from where on its first copy surely has the oplog.
-    Scan {
-        uuid: CollectionUuid,
-        after: i64,
-        began: Count,
-        ended: bool,
-    },
+    /// A scan of a collection.
+    Scan(Scan),
 }
 
 struct Cursor {
@@ -309,45 +280,7 @@ impl Cursor {
                 *sent = upto;
                 Ok(Some(Some(reply(entries, None))))
             }
-            Kind::Scan { ended: true, .. } => Ok(Some(None)),
-            Kind::Scan {
-                uuid,
-                after,
-                began,
-                ended,
-            } => {
-                if mongo.history.meta(*uuid, view).is_none() {
-                    return Err(of_server(Refused {
-                        code: (175, "QueryPlanKilled"),
-                        words: "the collection was dropped".to_owned(),
-                    }));
-                }
-                let view = if planted::is(Bug::ScanReadsStale) {
-                    view / 2
-                } else {
-                    view
-                };
-                let mut found: Vec<(i64, &Document)> =
-                    mongo.history.documents(*uuid, view, *after).take(most).collect();
-                *ended = found.len() < most;
-                *after = found.last().map_or(*after, |(record, _)| *record);
-                if mongo.draw.scan_misses {
-                    // As with a document that moves before the cursor. Whoever applies the change later finds nothing to change.
-                    let misses =
-                        |record: i64| record % 2 == 0 && mongo.history.was_changed(*uuid, record, *began, view);
-                    let before = found.len();
-                    found.retain(|(record, _)| !misses(*record));
-                    if found.len() < before {
-                        trace::mark("source: a scan missed a document");
-                    }
-                }
-                if found.len() > 2 && planted::is(Bug::ScanSkipsDocument) {
-                    found.remove(1);
-                }
-                let documents = found.iter().filter_map(|(_, d)| RawDocumentBuf::try_from(*d).ok());
-                let token = (*after > 0).then(|| doc! { "$recordId": *after });
-                Ok(Some(Some(reply(documents.collect(), token))))
-            }
+            Kind::Scan(scan) => scan.step(&mongo, view).map(Some),
         }
     }
 }

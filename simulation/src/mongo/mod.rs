@@ -9,6 +9,7 @@ pub mod connect;
 pub mod history;
 pub mod migration;
 pub mod operations;
+pub mod scan;
 pub mod server;
 pub mod set;
 pub mod transfer;

@@ -1,9 +1,11 @@
 //! What a member answers to the commands a backup sends.
 
+use bson::oid::ObjectId;
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use headwater_model::{CollectionUuid, Ts};
 
 use super::history::{Count, Meta, binary, id_index};
+use super::scan::by_order;
 use super::set::{Mongo, Role};
 use crate::planted::{self, Bug};
 
@@ -21,6 +23,16 @@ fn refused(code: i32, name: &'static str, words: &str) -> Refused {
         code: (code, name),
         words: words.to_owned(),
     }
+}
+
+/// The name of a member's process.
+fn process(at: usize, boot: u64) -> ObjectId {
+    if planted::is(Bug::ProcessesBearOneName) {
+        return ObjectId::from_bytes([0; 12]);
+    }
+    let mut name = [at as u8; 12];
+    name[4..].copy_from_slice(&boot.to_be_bytes());
+    ObjectId::from_bytes(name)
 }
 
 fn missing() -> Refused {
@@ -57,6 +69,7 @@ impl Mongo {
             "listIndexes" => self.list_indexes(at, command).map(batch),
             "collStats" => self.statistics(at, db, command),
             "find" => self.find(at, db, command).map(batch),
+            "aggregate" => Ok(batch(self.sample(at, db, command))),
             other => Err(refused(59, "CommandNotFound", &format!("no such command: {other}"))),
         }
     }
@@ -68,7 +81,8 @@ impl Mongo {
         let mut hello = doc! {
             "setName": &self.name, "me": &member.address, "hosts": hosts,
             "isWritablePrimary": at == self.primary, "secondary": at != self.primary,
-            "lastWrite": { "majorityOpTime": { "ts": bson::Timestamp::from(known.ts), "t": known.term } }, "ok": 1.0,
+            "lastWrite": { "majorityOpTime": { "ts": bson::Timestamp::from(known.ts), "t": known.term } },
+            "topologyVersion": { "processId": process(at, member.boot) }, "ok": 1.0,
         };
         if self.role == Role::ConfigServers {
             hello.insert("configsvr", 2);
@@ -143,6 +157,25 @@ impl Mongo {
             (db, Ok(name)) => Ok(self.by_name(db, name, self.view(at, command))),
             (_, Err(_)) => self.by_ids(at, command),
         }
+    }
+
+    /// Ids that lie apart, in their order: the one aggregation that is asked for.
+    fn sample(&self, at: usize, db: &str, command: &Document) -> Vec<Document> {
+        let view = self.view(at, command);
+        let stage = command
+            .get_array("pipeline")
+            .ok()
+            .and_then(|stages| stages.first()?.as_document());
+        let size = stage.and_then(|stage| stage.get_document("$sample").ok()?.get_i64("size").ok());
+        let uuid = command
+            .get_str("aggregate")
+            .ok()
+            .and_then(|name| self.history.named(db, name, view));
+        let all = uuid.into_iter().flat_map(|uuid| self.history.documents(uuid, view, 0));
+        let mut ids: Vec<Bson> = all.filter_map(|(_, document)| document.get("_id").cloned()).collect();
+        ids.sort_by(by_order);
+        let apart = ids.len().div_ceil(size.unwrap_or(1).max(1) as usize).max(1);
+        ids.into_iter().step_by(apart).map(|id| doc! { "_id": id }).collect()
     }
 
     /// What a shard knows of itself.
