@@ -246,4 +246,27 @@ mod tests {
         let whole = shortened(short.clone(), usize::MAX);
         assert_eq!(whole.namespaces.len(), short.namespaces.len());
     }
+
+    #[tokio::test]
+    async fn a_plan_whose_image_ends_while_it_is_read_is_made_again_and_what_stays_missing_is_said() {
+        use RefusalKind::{Conflict, Invalid, NotFound};
+        for (overtaken, then, planned) in [
+            (vec![NotFound, Conflict], Ok(7), 3),
+            (vec![Invalid], Err(Invalid), 1),
+            (vec![NotFound; PLANS], Err(NotFound), PLANS),
+        ] {
+            let times = std::cell::Cell::new(0);
+            let outcome = anew(async || {
+                times.set(times.get() + 1);
+                match overtaken.get(times.get() - 1) {
+                    Some(kind) => Err(Refusal::new(*kind, "overtaken")),
+                    None => Ok(7),
+                }
+            });
+            assert_eq!(
+                (outcome.await.map_err(|refusal| refusal.kind), times.get()),
+                (then, planned)
+            );
+        }
+    }
 }

@@ -77,6 +77,9 @@ impl Scan {
         if self.ended {
             return Ok(None);
         }
+        if matches!(self.way, Way::Natural(..)) && planted::strikes(Bug::ProcessesBearOneName, 3) {
+            return Err(SourceError::Lost("the cursor broke".to_owned()));
+        }
         let history = &mongo.history;
         if history.meta(self.uuid, view).is_none() {
             return Err(gone(175, "QueryPlanKilled", "the collection was dropped"));

@@ -34,7 +34,10 @@ async fn a_leader_that_dies_between_asked_and_sealed_changes_nothing() -> Result
     }
     until_complete(trio.commands(), 3).await.with_context(|| trio.logs())?;
     // Else that of the timetable may come when nothing can be sealed, and stand in the way.
-    let first = |list: &Value| list.as_array()?.iter().any(|one| one["complete"] == true).then_some(());
+    // (Each member also takes a snapshot of its own, as soon as its first copy is complete.)
+    let is_whole =
+        |one: &Value| one["complete"] == true && one["members"].as_array().is_some_and(|all| !all.is_empty());
+    let first = |list: &Value| list.as_array()?.iter().any(is_whole).then_some(());
     let list = ["snapshot", "list", "shop"];
     trio.until("the first checkpoint of the timetable", &list, first)
         .await?;
