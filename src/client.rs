@@ -1,12 +1,13 @@
 //! The service over HTTP. Several addresses are tried in turn; a request is sent on to the next one only when it
 //! certainly was not carried out.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headwater_protocol::agent::Refusal;
 use reqwest::{Method, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome, innermost};

@@ -37,8 +37,7 @@ pub enum Bug {
     ScanSkipsDocument,
     /// Documents that the scan missed and that are asked for are not found.
     FetchFindsNothing,
-    /// A server that was restarted, or is another one, bears the name of the one that a scan's place is from; and cursors
-    /// break often.
+    /// Cursors break often, and the server where a scan goes on is another one by the same name.
     ProcessesBearOneName,
     /// The scan reads a server that is behind.
     ScanReadsStale,

@@ -254,7 +254,7 @@ fn seeds_that_found_something_once_stay_clean() {
 }
 
 /// The museum: each bug must be found within so many seeds, counted from 0.
-const MUSEUM: [(Bug, u64); 27] = [
+const MUSEUM: [(Bug, u64); 28] = [
     (Bug::DiskForgetsFlush, 16),
     (Bug::DiskOfYesterday, 16),
     (Bug::ListForgetsLast, 4),
@@ -269,6 +269,7 @@ const MUSEUM: [(Bug, u64); 27] = [
     (Bug::TailAltersEntry, 6),
     (Bug::ScanSkipsDocument, 6),
     (Bug::FetchFindsNothing, 6),
+    (Bug::ProcessesBearOneName, 6),
     (Bug::ScanReadsStale, 6),
     (Bug::ListingForgetsCollection, 4),
     (Bug::GroomDeletesPack, 6),

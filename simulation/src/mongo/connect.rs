@@ -180,7 +180,7 @@ impl Servers for Deployment {
                 Kind::Tail { sent: first, wait }
             }
             (_, Some(Bson::Binary(_))) if !command.contains_key("filter") => {
-                Kind::Scan(Scan::open(&mongo, at, &command)?)
+                Kind::Scan(Box::new(Scan::open(&mongo, at, &command)?))
             }
             _ => Kind::Once(Some(mongo.answer(at, db, &command).map_err(of_server)?)),
         };
@@ -206,7 +206,7 @@ enum Kind {
     /// A tailing cursor: the newest count it sent.
     Tail { sent: Count, wait: Option<Duration> },
     /// A scan of a collection.
-    Scan(Scan),
+    Scan(Box<Scan>),
 }
 
 struct Cursor {

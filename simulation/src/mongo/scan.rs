@@ -25,12 +25,17 @@ pub struct Scan {
 enum Way {
     /// After this number.
     Natural(Numbers, i64),
-    /// From a boundary on, after what was sent, below a boundary.
-    Range {
-        from: Option<Bson>,
-        sent: Option<Bson>,
-        below: Option<Bson>,
-    },
+    /// By ids.
+    Range(Box<Range>),
+}
+
+struct Range {
+    /// The lower boundary, which belongs to it.
+    from: Option<Bson>,
+    /// The last one sent.
+    sent: Option<Bson>,
+    /// The upper boundary, which does not.
+    below: Option<Bson>,
 }
 
 impl Scan {
@@ -45,13 +50,14 @@ impl Scan {
         let bound = |name: &str| command.get_document(name).ok()?.get("_id").cloned();
         let way = if by_id {
             trace::mark("source: a range of ids scanned");
-            Way::Range {
+            Way::Range(Box::new(Range {
                 from: bound("min"),
                 sent: None,
                 below: bound("max"),
-            }
+            }))
         } else {
-            let numbers = Numbers::of(at, mongo.members[at].boot);
+            let other = u64::from(planted::strikes(Bug::ProcessesBearOneName, 2));
+            let numbers = Numbers::of(at, mongo.members[at].boot + other);
             let after = match command.get_document("$_resumeAfter") {
                 Ok(token) => token.get_i64("$recordId").unwrap_or(0),
                 Err(_) => 0,
@@ -77,7 +83,7 @@ impl Scan {
         if self.ended {
             return Ok(None);
         }
-        if matches!(self.way, Way::Natural(..)) && planted::strikes(Bug::ProcessesBearOneName, 3) {
+        if matches!(self.way, Way::Natural(..)) && planted::strikes(Bug::ProcessesBearOneName, 5) {
             return Err(SourceError::Lost("the cursor broke".to_owned()));
         }
         let history = &mongo.history;
@@ -94,11 +100,7 @@ impl Scan {
             Way::Natural(numbers, after) => {
                 numbers.after(*after, most, |from| history.documents(self.uuid, view, from))
             }
-            Way::Range { from, sent, below } => range(
-                history.documents(self.uuid, view, 0),
-                most,
-                [from, sent, below].map(Option::as_ref),
-            ),
+            Way::Range(range) => range.next(history.documents(self.uuid, view, 0), most),
         };
         self.ended = found.len() < most;
         let token = match (&mut self.way, found.last()) {
@@ -106,10 +108,9 @@ impl Scan {
                 *after = last.map_or(*after, |(record, _)| numbers.number(*record));
                 (*after > 0).then(|| doc! { "$recordId": *after })
             }
-            (Way::Range { sent, .. }, last) => {
-                *sent = last
-                    .and_then(|(_, document)| document.get("_id").cloned())
-                    .or(sent.take());
+            (Way::Range(range), last) => {
+                let last = last.and_then(|(_, document)| document.get("_id").cloned());
+                range.sent = last.or(range.sent.take());
                 None
             }
         };
@@ -136,22 +137,23 @@ fn gone(code: i32, name: &'static str, words: &str) -> SourceError {
     })
 }
 
-/// The next documents in the order of their ids: from a boundary on, after what was sent, below a boundary.
-fn range<'a>(
-    all: impl Iterator<Item = (i64, &'a Document)>,
-    most: usize,
-    [from, sent, below]: [Option<&Bson>; 3],
-) -> Vec<(i64, &'a Document)> {
-    let id = |document: &'a Document| document.get("_id").unwrap_or(&Bson::Null);
-    let is_next = |id: &Bson| {
-        from.is_none_or(|from| by_order(id, from) != Ordering::Less)
-            && sent.is_none_or(|sent| by_order(id, sent) == Ordering::Greater)
-            && below.is_none_or(|below| by_order(id, below) == Ordering::Less)
-    };
-    let mut found: Vec<_> = all.filter(|(_, document)| is_next(id(document))).collect();
-    found.sort_by(|(_, a), (_, b)| by_order(id(a), id(b)));
-    found.truncate(most);
-    found
+impl Range {
+    /// The next documents in the order of their ids.
+    fn next<'a>(&self, all: impl Iterator<Item = (i64, &'a Document)>, most: usize) -> Vec<(i64, &'a Document)> {
+        let id = |document: &'a Document| document.get("_id").unwrap_or(&Bson::Null);
+        let is_next = |id: &Bson| {
+            let is = |bound: &Option<Bson>, wanted: &[Ordering]| {
+                bound.as_ref().is_none_or(|bound| wanted.contains(&by_order(id, bound)))
+            };
+            is(&self.from, &[Ordering::Equal, Ordering::Greater])
+                && is(&self.sent, &[Ordering::Greater])
+                && is(&self.below, &[Ordering::Less])
+        };
+        let mut found: Vec<_> = all.filter(|(_, document)| is_next(id(document))).collect();
+        found.sort_by(|(_, a), (_, b)| by_order(id(a), id(b)));
+        found.truncate(most);
+        found
+    }
 }
 
 /// The order of ids in their index, of the kinds that the workload makes.
