@@ -23,7 +23,7 @@ const SWARM: Options = Options {
 const EVERY_CHANGE: std::ops::Range<u64> = 0..200;
 
 /// Seeds that found a bug in production code, and which.
-const FOUND: [(u64, &str); 45] = [
+const FOUND: [(u64, &str); 46] = [
     (
         13,
         "a node that does not own a shard could not plan a restore from a snapshot with transactions open in it: planning wrote blocks",
@@ -196,6 +196,10 @@ const FOUND: [(u64, &str); 45] = [
     (
         52444,
         "the first snapshot of a member drew the same four letters as a checkpoint of the same second, and became a part of it",
+    ),
+    (
+        71123,
+        "(the world: an index that is there cannot be made by the same name)",
     ),
 ];
 

@@ -338,7 +338,15 @@ fn ddl(mongo: &mut Mongo, rng: &mut StdRng) {
 /// Builds an index: at once on an empty collection, in two entries otherwise.
 fn index(mongo: &mut Mongo, rng: &mut StdRng, uuid: CollectionUuid, mut meta: Meta) {
     let field = format!("f{}", rng.gen_range(0..1_000_000));
-    let spec = doc! { "v": 2, "key": { &field: 1 }, "name": format!("{field}_1") };
+    let named = format!("{field}_1");
+    if meta
+        .indexes
+        .iter()
+        .any(|index| index.get_str("name").is_ok_and(|there| there == named))
+    {
+        return;
+    }
+    let spec = doc! { "v": 2, "key": { &field: 1 }, "name": named };
     let now = mongo.history.count();
     let empty = mongo.history.documents(uuid, now, 0).next().is_none();
     let ns = format!("{}.$cmd", meta.db);
